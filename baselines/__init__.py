@@ -1,0 +1,1 @@
+"""The baselines: one file each, found by its name."""

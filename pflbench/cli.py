@@ -1,0 +1,40 @@
+"""The command line. Nothing imports this module; torch is imported only when something is run."""
+
+import sys
+from typing import Any
+
+import click
+
+import pflbench
+from pflbench.commands import catalogue, data, experiments
+from pflbench.errors import BadInput
+
+
+class Commands(click.Group):
+    """A group whose commands end with one clear line and exit code 2 on bad input."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            click.echo(f"pflbench: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(pflbench.__version__, prog_name="pflbench")
+def main() -> None:
+    """A reproducibility benchmark suite for personalised federated learning."""
+
+
+for command in (
+    experiments.run,
+    experiments.show,
+    catalogue.list_things,
+    data.partition,
+    data.prepare,
+):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

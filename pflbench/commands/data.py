@@ -1,0 +1,70 @@
+"""Prepare data sets; show, draw, export and import partitions."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, shown
+from pflbench.errors import BadInput
+from pflbench.fields import pick
+
+
+@click.command()
+@click.argument("name")
+@data_root_option
+def prepare(name: str, data_root: Path | None) -> None:
+    """Fetch the files of data set NAME into --data-root and verify them."""
+    from pflbench import data
+
+    if data_root is None:
+        raise BadInput("data_root", "missing", "give --data-root DIR or set PFLBENCH_DATA")
+    data.prepare(pick(name, data.names(), "dataset"), data_root)
+    samples = data.load(name, data_root)
+    click.echo(f"{name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}")
+
+
+@click.group()
+def partition() -> None:
+    """Show, draw, export or import a partition of a data set over clients."""
+
+
+def partition_options(command: Command) -> Command:
+    for name in ("validation", "partition_seed", "seed", "clients", "partition", "dataset"):
+        command = option_of(name)(command)
+    return data_root_option(command)
+
+
+def make_split(data_root: Path | None, given: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The resolved experiment, samples and (train, test, validation) of the given options."""
+    from pflbench import data
+    from pflbench.plan import complete
+    from pflbench.run import split
+
+    experiment = complete(read_experiment({**given, "method": "fedavg"}, None, ()))
+    samples = data.load(experiment.dataset, data_root)
+    return experiment, samples, split(experiment, samples)
+
+
+@partition.command("show")
+@partition_options
+def partition_show(data_root: Path | None, **given: Any) -> None:
+    """A table: samples, test samples and classes of every client, and the label distance."""
+    from pflbench import tables
+
+    experiment, samples, (train, test, _) = make_split(data_root, given)
+    tables.partition_table(samples, train, test, shown(experiment.partition))
+
+
+@partition.command("plot")
+@partition_options
+@click.argument("path", type=click.Path(path_type=Path))
+def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
+    """A figure of client x class counts; PATH ends in .png, .pdf or .svg."""
+    from pflbench.partitions import class_counts
+    from pflbench.splits import plot_counts
+
+    experiment, samples, (train, _, _) = make_split(data_root, given)
+    counts = class_counts(samples.train_y.numpy(), train, samples.classes)
+    plot_counts(counts, path, f"{samples.name}, {shown(experiment.partition)}")
+    click.echo(f"drew {path}")

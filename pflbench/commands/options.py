@@ -1,0 +1,96 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic_core import PydanticUndefined
+
+from pflbench.errors import BadInput
+from pflbench.plan import Choice, Experiment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def shown(default: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(default, Choice):
+        fields = ",".join(f"{name}={value}" for name, value in default.fields.items())
+        return f"{default.name}:{fields}" if fields else default.name
+    return str(default)
+
+
+def experiment_options(command: Command) -> Command:
+    """One option per field of Experiment; what is not given on the command line stays as in the config or the default."""
+    for name in reversed(Experiment.model_fields):
+        command = option_of(name)(command)
+    return command
+
+
+def option_of(name: str) -> Callable[[Command], Command]:
+    """The option of one field of Experiment."""
+    info = Experiment.model_fields[name]
+    known = info.default not in (PydanticUndefined, None)
+    text = f"{info.description}  [default: {shown(info.default)}]" if known else info.description
+    return click.option(f"--{name.replace('_', '-')}", name, help=text, metavar="VALUE")
+
+
+def data_root_option(command: Command) -> Command:
+    option = click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        envvar="PFLBENCH_DATA",
+        help="Folder of the data files.  [env: PFLBENCH_DATA]",
+    )
+    return option(command)
+
+
+def results_option(command: Command) -> Command:
+    return click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)(command)
+
+
+def machine_options(command: Command) -> Command:
+    for option in (
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--engine", type=click.Choice(["auto", "loop", "vmap"]), default="auto", show_default=True, help="How a cohort is computed; numbers agree to rounding."),
+        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Clients computed at a time on a CPU; changes no bit."),
+        click.option("--chunk", type=click.IntRange(1), default=64, show_default=True, help="Most clients in one vmapped call; bounds memory."),
+        data_root_option,
+        results_option,
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_experiment(given: dict[str, Any], config: Path | None, settings: tuple[str, ...]) -> Experiment:
+    """The experiment of a config file (YAML), overridden by flags, overridden by ``--set field=value`` of the method."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = read_yaml(config)
+    values.update({name: value for name, value in given.items() if value is not None})
+    if "method" not in values:
+        raise BadInput("method", "missing", "give --method NAME; `pflbench list methods` shows them")
+    experiment = Experiment.of(values)
+    fields = dict(experiment.method.fields)
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not (name and sign and value):
+            raise BadInput("set", setting, "write --set field=value")
+        fields[name] = value
+    return experiment.model_copy(update={"method": experiment.method.model_copy(update={"fields": fields})})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping read from a YAML file. Raises BadInput."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput("config", path, f"cannot be read ({type(error).__name__})") from None
+    except yaml.YAMLError as error:
+        raise BadInput("config", path, f"is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise BadInput("config", path, "must hold `field: value` lines")
+    return values

@@ -1,0 +1,76 @@
+"""Models by name: factories of plain ``nn.Module`` and the name of each one's head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from pflbench.fields import hyper, pick, resolve
+
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module, the prefix of its head's names, and whether its time goes into convolutions."""
+
+    module: nn.Module
+    head: str
+    convolutional: bool
+
+
+def mlp(shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 64) -> Model:
+    """One hidden layer (64-64-10 on the digits)."""
+    pixels = shape[0] * shape[1] * shape[2]
+    body = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU())
+    return Model(_Net(body, nn.Linear(hidden, classes)), "head", convolutional=False)
+
+
+def cnn_small(shape: Shape, classes: int, *, width: Annotated[int, hyper("channels of the first layer", ge=1)] = 16) -> Model:
+    """Two 3x3 convolutions and one hidden layer of 64, for 8x8 images (any size from 4x4 works)."""
+    channels, height, cols = shape
+    body = nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(2 * width * (height // 4) * (cols // 4), 64), nn.ReLU(),
+    )  # fmt: skip
+    return Model(_Net(body, nn.Linear(64, classes)), "head", convolutional=True)
+
+
+def cnn(shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 512) -> Model:
+    """The field's two-convolution CNN (McMahan et al. 2017 and later): 32 and 64 channels 5x5, pooled, 512 hidden."""
+    channels, height, cols = shape
+    side = [((size - 4) // 2 - 4) // 2 for size in (height, cols)]
+    body = nn.Sequential(
+        nn.Conv2d(channels, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * side[0] * side[1], hidden), nn.ReLU(),
+    )  # fmt: skip
+    return Model(_Net(body, nn.Linear(hidden, classes)), "head", convolutional=True)
+
+
+MODELS: dict[str, Callable[..., Model]] = {"mlp": mlp, "cnn_small": cnn_small, "cnn": cnn}
+SMALLEST = {"mlp": 1, "cnn_small": 4, "cnn": 16}  # pixels per side
+
+
+def build(name: str, fields: Mapping[str, Any], shape: Shape, classes: int, seed: int) -> Model:
+    """The model ``name`` with weights drawn from ``seed`` alone. Raises BadInput for an unknown name or field."""
+    factory = MODELS[pick(name, MODELS, "model")]
+    values = resolve(factory, fields, f"model {name}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return factory(shape, classes, **values)
+
+
+class _Net(nn.Module):
+    """A body and a head; parameter names start with ``body.`` or ``head.``."""
+
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits

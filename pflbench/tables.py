@@ -1,0 +1,126 @@
+"""Tables on the terminal, with rich."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pflbench import measures, stats
+from pflbench.data import Samples
+from pflbench.fields import describe
+from pflbench.partitions import class_counts, label_distance
+
+Record = dict[str, Any]
+
+
+def run_table(record: Record, path: Path, cached: bool) -> None:
+    """One row per model: last evaluation, mean of the last ten, and how the clients fare."""
+    table = _table("model", "tested on", "last", f"mean of last {measures.LAST}", "macro", "worst decile")
+    tested = np.asarray(record["clients"]["test"])
+    rows = (("generic (GM)", "official test set", measures.generic_curve(record), None),
+            ("generic (GM)", "clients' tests", measures.local_curve(record, "generic"), record["curve"]["generic"]),
+            ("personalised (PM)", "clients' tests", measures.local_curve(record, "personal"), record["curve"]["personal"]))  # fmt: skip
+    for model, where, curve, counts in rows:
+        summary = measures.summary(curve)
+        if summary is None:
+            continue
+        clients = ["", ""] if counts is None else [_percent(f(np.asarray(counts[-1]), tested)) for f in (stats.macro, stats.worst_decile)]
+        table.add_row(model, where, _percent(summary["last"]), _percent(summary["last10"]), *clients)
+    console = Console()
+    console.print(table)
+    method, seconds = record["experiment"]["method"]["name"], record["provenance"]["seconds"]
+    done = "was there already (cache hit)" if cached else f"took {seconds:.1f} s"
+    console.print(f"{method} {record['address']}: {record['rounds']} rounds, {done}; {path}", soft_wrap=True, highlight=False)
+    if record["diverged"]:
+        console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
+
+
+def record_details(record: Record) -> None:
+    """The experiment and the provenance, field by field."""
+    for title in ("experiment", "provenance"):
+        table = _table(title, "value")
+        for name, value in record[title].items():
+            table.add_row(name, _plain(value))
+        Console().print(table)
+
+
+def describe_all(kind: str, things: dict[str, Any]) -> None:
+    """One row per thing: its name, its fields with defaults, its first line of documentation."""
+    table = _table(kind[:-1], "fields = defaults", "what it is")
+    for name, thing in things.items():
+        fields = [] if isinstance(thing, str) else [f"{row.name}={_default(row.default)}" for row in describe(thing)]
+        table.add_row(name, "\n".join(fields), _first_line(thing))
+    Console().print(table)
+
+
+def describe_one(name: str, thing: Any) -> None:
+    """Documentation of one thing and a row per field: type, default, range, meaning, source."""
+    console = Console()
+    text = thing if isinstance(thing, str) else _documentation(thing)
+    console.print(f"{name}\n", style="bold")
+    console.print(text, highlight=False)
+    rows = [] if isinstance(thing, str) else describe(thing)
+    if rows:
+        table = _table("field", "type", "default", "allowed", "meaning", "source of the default")
+        for row in rows:
+            table.add_row(row.name, row.type, _default(row.default), row.allowed, row.meaning, row.source)
+        console.print(table)
+
+
+def partition_table(samples: Samples, train: Sequence[NDArray[np.int64]], test: Sequence[NDArray[np.int64]], name: str) -> None:
+    """One row per client and a line that sums up."""
+    counts = class_counts(samples.train_y.numpy(), train, samples.classes)
+    table = _table("client", "train", "test", "classes", "samples per class")
+    for client, row in enumerate(counts):
+        table.add_row(str(client), str(len(train[client])), str(len(test[client])), str((row > 0).sum()), " ".join(f"{n:4d}" for n in row))
+    console = Console()
+    console.print(table)
+    sizes = counts.sum(1)
+    distance = label_distance(samples.train_y.numpy(), train)
+    console.print(
+        f"{samples.name}, {name}: {len(train)} clients, sizes {sizes.min()} to {sizes.max()} (median {np.median(sizes):g}), "
+        f"label distance {distance:.3f} (mean total variation to the whole set, 0 to 1)",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _default(value: Any) -> str:
+    return "required" if value is inspect.Parameter.empty else str(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        fields = ", ".join(f"{name}={item}" for name, item in value["fields"].items())
+        return f"{value['name']} ({fields})" if fields else str(value["name"])
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return str(value)
+
+
+def _documentation(thing: Any) -> str:
+    """A method's page is its module's docstring (its class's is the dataclass signature); a function has its own."""
+    own = inspect.getdoc(inspect.getmodule(thing)) if inspect.isclass(thing) else inspect.getdoc(thing)
+    return own or ""
+
+
+def _first_line(thing: Any) -> str:
+    text = thing if isinstance(thing, str) else _documentation(thing)
+    return text.strip().splitlines()[0] if text.strip() else ""

@@ -1,0 +1,91 @@
+"""From images and a module to what a client optimises: pixels, the network as a function, the task's loss."""
+
+import copy
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pflbench.local import Batch
+from pflbench.method import State, Task
+from pflbench.models import Model
+
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images as uint8 until a batch is made. x: [N, channels, height, width]; y: [N]; mean, std: [channels, 1, 1]."""
+
+    x: Tensor
+    y: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def images(self, index: Tensor) -> Tensor:
+        """Normalised images of ``index: [B]``: [B, channels, height, width]."""
+        return (self.x[index].to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def batch(self, draws: dict[str, Tensor]) -> Batch:
+        """One step's draws (index, mask: [B]) as a batch."""
+        return Batch(self.images(draws["index"]), self.y[draws["index"]], draws["mask"])
+
+
+class Network:
+    """A module as a pure function of its state.
+
+    The state is kept in ``dtype``; with precision bfloat16 the forward and backward pass run in bfloat16 on a cast copy,
+    the update in float32. Safe to call from several threads.
+    """
+
+    def __init__(self, module: nn.Module, precision: Precision) -> None:
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self._compute = torch.bfloat16 if precision == "bfloat16" else self.dtype
+        self._skeleton = copy.deepcopy(module).to("meta")
+        self._mine = threading.local()
+
+    def logits(self, p: State, x: Tensor) -> Tensor:
+        """[B, classes] for x: [B, channels, height, width]."""
+        if not hasattr(self._mine, "module"):  # functional_call swaps tensors in place: one skeleton per thread
+            self._mine.module = copy.deepcopy(self._skeleton)
+        if self._compute != self.dtype:
+            p = {name: value.to(self._compute) for name, value in p.items()}
+        output: Tensor = torch.func.functional_call(self._mine.module, p, (x.to(self._compute),))
+        return output.to(self.dtype)
+
+    def predict(self, p: State, x: Tensor) -> Tensor:
+        """[B] most likely classes."""
+        return self.logits(p, x).argmax(-1)
+
+    def loss(self, p: State, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the unpadded samples; 0 for a batch of pure padding."""
+        each = functional.cross_entropy(self.logits(p, batch.x), batch.y, reduction="none")
+        return (each * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+
+
+def state_of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> State:
+    """Parameters and buffers of a module by name, as values of one floating type."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: value.detach().to(device=device, dtype=dtype, copy=True) for name, value in named.items()}
+
+
+def make_task(
+    model: Model, network: Network, device: torch.device, *, epochs: int, lr: float, momentum: float, weight_decay: float
+) -> Task:
+    """The task of one model, starting from the module's own weights."""
+    start = state_of(model.module, network.dtype, device)
+    parameters = tuple(name for name, _ in model.module.named_parameters())
+    return Task(
+        loss=network.loss,
+        parameters=parameters,
+        head=tuple(name for name in start if name.startswith(model.head + ".")),
+        weights=tuple(name for name in parameters if start[name].ndim >= 2),
+        start=start,
+        epochs=epochs,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
