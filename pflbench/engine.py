@@ -1,8 +1,8 @@
-"""The engine: the only module that knows there is more than one client.
+"""The engine: with ``evaluation``, the only module that knows there is more than one client.
 
-``start`` makes the state before round 0, ``play`` plays one round, ``evaluate`` counts correct predictions. A stage runs
-either for one client after another (``loop``, the reference) or for many at once (``vmap``); the two are equal to
-rounding, and each client's numbers depend on neither its neighbours nor the number of threads.
+``start`` makes the state before round 0, ``play`` plays one round. A stage runs either for one client after another
+(``loop``, the reference) or for many at once (``vmap``); the two are equal to rounding, and the number of threads
+changes no bit.
 
 Memory: client states grow with the clients C (one row each), activations and gradients with the chunk, uploads with
 the cohort M.
@@ -10,7 +10,7 @@ the cohort M.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from pflbench import tree
+from pflbench.graphs import WHOLE, Recorder, StageGraph, fold_with
 from pflbench.local import Feed, plain
-from pflbench.method import Method, State, Task, Tree
+from pflbench.method import Method, Task, Tree
 from pflbench.streams import stream
 from pflbench.task import Network, Pixels
 
 OVERHEAD = 8  # a step's fixed cost, in units of one client's share; measured with benchmarks/engine.py
-EVALUATE = 500  # images per forward pass at an evaluation
 Stage = Literal["contribute", "personalise", "adapt"]
+StageFunction = Callable[[Task, Tree, Tree, Feed], Tree]
 
 
 class Federation(NamedTuple):
@@ -46,26 +47,14 @@ class Cost(NamedTuple):
     down: int
 
 
-class Scores(NamedTuple):
-    """Counts of correct predictions; None where a method has no such model.
-
-    official: GM on the official test set. generic, personal: [C] on the local tests. *_validation: [C].
-    """
-
-    official: int | None
-    generic: list[int] | None
-    personal: list[int] | None
-    generic_validation: list[int] | None
-    personal_validation: list[int] | None
-
-
 @dataclass(frozen=True)
 class World:
     """All that does not change during a run.
 
     train, validation: per client, indices into ``pixels``; test: per client, indices into ``official``. weight: [C], the
     weight of a client's upload before normalisation. decay(round): factor on the learning rate. chunk: most clients in
-    one vmapped call. threads: how many clients (loop) or chunks (vmap) run at a time; changes no number.
+    one vmapped call. threads: how many clients (loop) or chunks (vmap) run at a time; changes no bit. recorder: captures
+    graphs where there is a GPU; captured: the whole stages captured so far.
     """
 
     method: Method
@@ -84,6 +73,8 @@ class World:
     engine: Literal["loop", "vmap"]
     chunk: int
     threads: int = 1
+    recorder: Recorder | None = None
+    captured: dict[tuple[object, ...], StageGraph] = field(default_factory=dict)
 
     @property
     def clients(self) -> int:
@@ -108,7 +99,7 @@ def play(world: World, federation: Federation, round: int) -> tuple[Federation, 
     cohort = cohort_of(world, round)
     index = torch.as_tensor(cohort, device=world.pixels.x.device)
     work = world.method.work(world.task)
-    run = partial(_stage, world, cohort=cohort, round=round)
+    run = partial(stage, world, cohort=cohort, round=round)
     uploads, c = run("contribute", world.method.contribute, w, tree.rows(bank, index), epochs=work.contribute)
     weight = world.weight[cohort] / world.weight[cohort].sum()
     mean = tree.mean(uploads, torch.as_tensor(weight, device=index.device))
@@ -123,21 +114,6 @@ def play(world: World, federation: Federation, round: int) -> tuple[Federation, 
         down=tree.numbers(w),
     )
     return Federation(tree.clone(world.method.merge(w, mean)), bank), cost
-
-
-def evaluate(world: World, federation: Federation, round: int) -> Scores:
-    """Counts for every client with its stored state, sampled in this round or not."""
-    w, bank = federation
-    generic = world.method.generic(w)
-    official = own = own_validation = None
-    if generic is not None:
-        hits = _generic_hits(world, generic, world.official, np.arange(len(world.official.y)))
-        official, own = int(hits.sum()), [int(hits[part].sum()) for part in world.test]
-        if len(world.validation):
-            own_validation = [int(_generic_hits(world, generic, world.pixels, part).sum()) for part in world.validation]
-    personal = _personal(world, w, bank, round)
-    counted = [None, None] if personal is None else [[int(n) for n in row] for row in personal]
-    return Scores(official, own, counted[0], own_validation, counted[1] if len(world.validation) else None)
 
 
 def finite(federation: Federation) -> bool:
@@ -181,58 +157,72 @@ def _draw(world: World, client: int, round: int, stage: Stage, epochs: int) -> n
     return table
 
 
-def _feeds(world: World, clients: np.ndarray, round: int, stage: Stage, epochs: int) -> tuple[dict[str, Tensor], list[list[bool]]]:
-    """Draws of several clients, padded to the longest: index, mask [K, E, S, B]; and [E][S], True where all are awake."""
+def _feeds(
+    world: World, clients: np.ndarray, round: int, stage: Stage, epochs: int, to_longest: bool
+) -> tuple[dict[str, Tensor], list[list[bool]]]:
+    """Draws of several clients, padded to the longest of them or of all (``to_longest``): index, mask [K, E, S, B].
+
+    Also [E][S]: True where every one of them has a sample.
+    """
     steps = _steps(world, clients)
-    longest, size = int(steps.max()), world.batch_size
+    longest, size = int(_steps(world, np.arange(world.clients) if to_longest else clients).max()), world.batch_size
     index = np.full((len(clients), epochs, longest * size), -1, dtype=np.int64)
     for row, client in enumerate(clients):
         table = _draw(world, int(client), round, stage, epochs)
         index[row, :, : table.shape[1]] = table
-    index = index.reshape(len(clients), epochs, longest, size)
+    positions = index.reshape(len(clients), epochs, longest, size)
     device = world.pixels.x.device
-    draws = {"index": np.maximum(index, 0), "mask": index >= 0}
+    draws = {"index": np.maximum(positions, 0), "mask": positions >= 0}
     whole = [[step < int(steps.min()) for step in range(longest)] for _ in range(epochs)]
     return {name: torch.as_tensor(draw, device=device) for name, draw in draws.items()}, whole
 
 
-def _stage(
-    world: World,
-    stage: Stage,
-    function: Callable[[Task, Tree, Tree, Feed], Tree],
-    w: Tree,
-    c: Tree,
-    *,
-    cohort: np.ndarray,
-    round: int,
-    epochs: int,
+def stage(
+    world: World, name: Stage, function: StageFunction, w: Tree, c: Tree, cohort: np.ndarray, round: int, epochs: int
 ) -> Tree:
     """``function`` at every client of the cohort. c and the result: leaves [M, ...], in the order of the cohort."""
     device = world.pixels.x.device
     decay = torch.tensor(world.decay(round), dtype=world.network.dtype, device=device)
+    steps = _steps(world, cohort)
+    # a stage captured whole needs one shape for every round: pad to the longest client there is
+    whole = world.recorder is not None and epochs * int(_steps(world, np.arange(world.clients)).max()) <= WHOLE
 
     def group(positions: np.ndarray) -> Tree:
-        draws, whole = _feeds(world, cohort[positions], round, stage, epochs)
+        draws, awake = _feeds(world, cohort[positions], round, name, epochs, whole)
         mine = tree.rows(c, torch.as_tensor(positions, device=device))
+        run = plain if whole or world.recorder is None else fold_with(world.recorder)
 
-        def one(c: Tree, draws: dict[str, Tensor]) -> Tree:
-            return function(world.task, w, c, Feed(draws, world.pixels.batch, decay, whole, plain))
+        def all_of(inputs: Tree) -> Tree:
+            w, c, draws, decay = inputs
 
-        if world.engine == "vmap":
-            return torch.func.vmap(one)(mine, draws)
-        alone = tree.each(lambda leaf: leaf[0], (mine, draws))
-        return tree.each(lambda leaf: leaf[None], one(*alone))
+            def one(c: Tree, draws: dict[str, Tensor]) -> Tree:
+                return function(world.task, w, c, Feed(draws, world.pixels.batch, decay, awake, run))
 
-    groups = _groups(world, _steps(world, cohort))
-    results = _parallel(world.threads, group, groups)
+            if world.engine == "vmap":
+                return torch.func.vmap(one)(c, draws)
+            alone = tree.each(lambda leaf: leaf[0], (c, draws))
+            return tree.each(lambda leaf: leaf[None], one(*alone))
+
+        inputs = (w, mine, draws, decay)
+        if not whole or world.recorder is None:
+            return all_of(inputs)
+        key = (name, len(positions), epochs)
+        if key not in world.captured:
+            world.captured[key] = StageGraph(world.recorder, all_of, inputs)
+        return world.captured[key](inputs)
+
+    groups = groups_of(world, steps)
+    results = parallel(world.threads, group, groups)
     back = torch.as_tensor(np.argsort(np.concatenate(groups)), device=device)
     return tree.rows(tree.concat(results), back)
 
 
-def _groups(world: World, lengths: np.ndarray) -> list[np.ndarray]:
-    """Which clients are computed together: one by one (loop), or those of similar length (vmap)."""
+def groups_of(world: World, lengths: np.ndarray) -> list[np.ndarray]:
+    """Which clients are computed together: one by one (loop), those of similar length (vmap), as many as fit (graphs)."""
     if world.engine == "loop":
         return [np.array([position]) for position in range(len(lengths))]
+    if world.recorder is not None:  # padded steps are cheap beside launches, and one size means one capture
+        return np.array_split(np.arange(len(lengths)), -(-len(lengths) // world.chunk))
     return chunks(lengths, world.chunk)
 
 
@@ -240,7 +230,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _parallel(threads: int, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def parallel(threads: int, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``function`` of every item, in order; several at a time, each on one core, so that no bit depends on ``threads``."""
     if threads == 1 or len(items) == 1:
         return [function(item) for item in items]
@@ -250,59 +240,3 @@ def _parallel(threads: int, function: Callable[[Item], Result], items: Sequence[
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def _generic_hits(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarray:
-    """[n] bool: which of the samples ``index`` of ``pixels`` the one model ``p`` gets right."""
-    pieces = np.array_split(index, -(-len(index) // EVALUATE))
-    return np.concatenate(_parallel(world.threads, lambda piece: _hits(world, p, pixels, piece), pieces))
-
-
-def _hits(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarray:
-    where = torch.as_tensor(index, device=pixels.x.device)
-    with torch.no_grad():
-        right = world.network.predict(p, pixels.images(where)) == pixels.y[where]
-    hits: np.ndarray = right.cpu().numpy()
-    return hits
-
-
-def _personal(world: World, w: Tree, bank: Tree, round: int) -> np.ndarray | None:
-    """[2, C]: correct predictions of every client's own model on its local test and on its validation part."""
-    work = world.method.work(world.task)
-    if world.method.deploy(w, tree.each(lambda leaf: leaf[0], bank)) is None:
-        return None
-    counts = np.zeros((2, world.clients), dtype=np.int64)
-    for block in np.array_split(np.arange(world.clients), -(-world.clients // world.chunk)):
-        here = torch.as_tensor(block, device=world.pixels.x.device)
-        rows = tree.rows(bank, here)
-        if work.adapt:
-            rows = _stage(world, "adapt", world.method.adapt, w, rows, cohort=block, round=round, epochs=work.adapt)
-        models = torch.func.vmap(lambda c, _: world.method.deploy(w, c))(rows, here)
-        counts[0, block] = _count(world, models, world.official, [world.test[k] for k in block])
-        if len(world.validation):
-            counts[1, block] = _count(world, models, world.pixels, [world.validation[k] for k in block])
-    return counts
-
-
-def _count(world: World, models: State, pixels: Pixels, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """[K]: correct predictions of model k (leaves [K, ...]) on the samples ``parts[k]``."""
-    sizes = np.array([len(part) for part in parts])
-    groups = _groups(world, sizes)
-
-    def group(positions: np.ndarray) -> np.ndarray:
-        if world.engine == "loop":
-            own = {name: leaf[positions[0]] for name, leaf in models.items()}
-            return _hits(world, own, pixels, parts[positions[0]]).sum(keepdims=True)
-        index = np.full((len(positions), int(sizes[positions].max())), -1, dtype=np.int64)
-        for row, k in enumerate(positions):
-            index[row, : sizes[k]] = parts[k]
-        device = pixels.x.device
-        where, mask = (torch.as_tensor(item, device=device) for item in (np.maximum(index, 0), index >= 0))
-        own = tree.rows(models, torch.as_tensor(positions, device=device))
-        with torch.no_grad():
-            guess = torch.func.vmap(lambda p, i: world.network.predict(p, pixels.images(i)))(own, where)
-        hits: np.ndarray = ((guess == pixels.y[where]) & mask).sum(1).cpu().numpy()
-        return hits
-
-    results = np.concatenate(_parallel(world.threads, group, groups))
-    return results[np.argsort(np.concatenate(groups))]

@@ -7,7 +7,7 @@ frozen dataclass (methods) or as a keyword-only argument of a function (partitio
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from pflbench.errors import BadInput
 
-Target = type[Any] | Callable[..., Any]
+Target = Any  # a dataclass, or a function with keyword-only arguments
 
 
 def hyper(
@@ -29,9 +29,10 @@ def hyper(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
+    multiple_of: int | None = None,
 ) -> FieldInfo:
     """Metadata of one parameter, for use inside ``Annotated``: what it means, where its default comes from, its range."""
-    info = Field(description=meaning, title=source, gt=gt, ge=ge, lt=lt, le=le)
+    info = Field(description=meaning, title=source, gt=gt, ge=ge, lt=lt, le=le, multiple_of=multiple_of)
     assert isinstance(info, FieldInfo)
     return info
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Loss = Callable[[State, "Batch"], Tensor]
 Step = Callable[[Tree, "Batch"], Tree]
 _buffers: ContextVar[State | None] = ContextVar("buffers", default=None)
+_mask: ContextVar[Tensor | None] = ContextVar("mask", default=None)
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,17 @@ def put_buffer(name: str, value: Tensor) -> None:
     if seen is not None:
         seen[name] = value.detach()
 
+
+@contextmanager
+def training(mask: Tensor) -> Iterator[None]:
+    """Forward passes inside the block train: batch statistics are those of the samples where ``mask: [B]`` is true."""
+    token = _mask.set(mask)
+    try:
+        yield
+    finally:
+        _mask.reset(token)
+
+
+def training_mask() -> Tensor | None:
+    """[B] which samples count, inside ``training``; None at an evaluation."""
+    return _mask.get()

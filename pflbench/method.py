@@ -80,6 +80,10 @@ class Method:
         """GM: the one model that all clients share; None when the server never holds a whole one."""
         return None
 
+    def received(self, w: Tree, c: Tree) -> State | None:
+        """GM as one client holds it: differs from ``generic`` only where batch statistics stay at the client."""
+        return self.generic(w)
+
     def deploy(self, w: Tree, c: Tree) -> State | None:
         """PM: the model this client would use; None where a method has no model of its own for a client."""
         raise NotImplementedError

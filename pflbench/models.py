@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pflbench import batchnorm
 from pflbench.fields import hyper, pick, resolve
 
 Shape = tuple[int, int, int]  # channels, height, width
+Norm = Annotated[
+    Literal["none", "batch", "group"], hyper("normalisation after each convolution; group: 8 channels a group")
+]
 
 
 @dataclass(frozen=True)
@@ -28,24 +32,36 @@ def mlp(shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of th
     return Model(_Net(body, nn.Linear(hidden, classes)), "head", convolutional=False)
 
 
-def cnn_small(shape: Shape, classes: int, *, width: Annotated[int, hyper("channels of the first layer", ge=1)] = 16) -> Model:
+def cnn_small(
+    shape: Shape,
+    classes: int,
+    *,
+    width: Annotated[int, hyper("channels of the first layer", ge=8, multiple_of=8)] = 16,
+    norm: Norm = "none",
+) -> Model:
     """Two 3x3 convolutions and one hidden layer of 64, for 8x8 images (any size from 4x4 works)."""
     channels, height, cols = shape
     body = nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, width, 3, padding=1), *_norm(norm, width), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1), *_norm(norm, 2 * width), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(2 * width * (height // 4) * (cols // 4), 64), nn.ReLU(),
     )  # fmt: skip
     return Model(_Net(body, nn.Linear(64, classes)), "head", convolutional=True)
 
 
-def cnn(shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 512) -> Model:
+def cnn(
+    shape: Shape,
+    classes: int,
+    *,
+    hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 512,
+    norm: Norm = "none",
+) -> Model:
     """The field's two-convolution CNN (McMahan et al. 2017 and later): 32 and 64 channels 5x5, pooled, 512 hidden."""
     channels, height, cols = shape
     side = [((size - 4) // 2 - 4) // 2 for size in (height, cols)]
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 32, 5), *_norm(norm, 32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5), *_norm(norm, 64), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(64 * side[0] * side[1], hidden), nn.ReLU(),
     )  # fmt: skip
     return Model(_Net(body, nn.Linear(hidden, classes)), "head", convolutional=True)
@@ -61,7 +77,19 @@ def build(name: str, fields: Mapping[str, Any], shape: Shape, classes: int, seed
     values = resolve(factory, fields, f"model {name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return factory(shape, classes, **values)
+        model = factory(shape, classes, **values)
+    batchnorm.name(model.module)
+    return model
+
+
+def _norm(kind: str, channels: int) -> list[nn.Module]:
+    """The normalisation layer of ``kind``, if any."""
+    layers: dict[str, list[nn.Module]] = {
+        "none": [],
+        "batch": [batchnorm.BatchNorm2d(channels)],
+        "group": [nn.GroupNorm(channels // 8, channels)],
+    }
+    return layers[kind]
 
 
 class _Net(nn.Module):

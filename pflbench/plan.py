@@ -47,7 +47,9 @@ class Experiment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     method: Chosen = Field(description="method, NAME or NAME:field=value,... or ./file.py")
     dataset: str = Field("digits", description="data set")
-    partition: Chosen = Field(Choice(name="dirichlet", fields={"alpha": 0.1}), description="how samples are split over clients")
+    partition: Chosen = Field(
+        Choice(name="dirichlet", fields={"alpha": 0.1}), description="how samples are split over clients"
+    )
     clients: int = Field(20, ge=1, description="number of clients")
     participation: float = Field(0.5, gt=0, le=1, description="share of the clients in each round's cohort")
     rounds: int = Field(40, ge=1, description="communication rounds")
@@ -59,8 +61,15 @@ class Experiment(BaseModel):
     schedule: Chosen = Field(Choice(name="constant"), description="learning rate over the rounds")
     model: Chosen = Field(Choice(name="auto"), description="model; auto: mlp for digits, cnn for anything larger")
     weighting: Literal["samples", "uniform"] = Field("samples", description="weight of a client's upload in the mean")
-    precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field("float32", description="arithmetic of training")
-    validation: float = Field(0.0, ge=0, lt=1, description="share of each client's training data held out for validation")
+    batchnorm: Literal["aggregate", "local"] = Field(
+        "aggregate", description="batch statistics: averaged, or kept local"
+    )
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
+        "float32", description="arithmetic of training"
+    )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="share of each client's training data held out for validation"
+    )
     eval_every: int = Field(1, ge=1, description="rounds between evaluations; the last round is always evaluated")
     seed: int = Field(0, ge=0, description="seed of weights, cohorts and batches")
     partition_seed: int | None = Field(None, ge=0, description="seed of the partition; the same as seed if not given")
@@ -101,13 +110,15 @@ class Experiment(BaseModel):
 class Machine:
     """Where and how; changes no number beyond rounding.
 
-    threads: clients computed at a time on a CPU. chunk: most clients in one vmapped call. checkpoint_s: seconds.
+    threads: clients computed at a time on a CPU. chunk: most clients in one vmapped call. graphs: capture CUDA graphs on
+    a GPU. checkpoint_s: seconds between checkpoints.
     """
 
     device: str = "auto"
     engine: Literal["auto", "loop", "vmap"] = "auto"
     threads: int = 1
     chunk: int = 64
+    graphs: bool = True
     data_root: Path | None = None
     results: Path = Path("results")
     keep_models: bool = False
@@ -139,7 +150,12 @@ def step(
     return factor if done >= at else 1.0
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "exponential": exponential, "step": step}
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "exponential": exponential,
+    "step": step,
+}
 
 
 def decay_of(experiment: Experiment) -> Callable[[int], float]:
@@ -166,14 +182,16 @@ def complete(experiment: Experiment) -> Experiment:
         partition = Choice(name="file", fields={"path": str(partition.fields["path"])}, digest=card["checksum"])
     else:
         function = SCHEMES[pick(partition.name, [*SCHEMES, "file"], "partition")]
-        partition = Choice(name=partition.name, fields=resolve(function, partition.fields, f"partition {partition.name}"))
+        partition = Choice(
+            name=partition.name, fields=resolve(function, partition.fields, f"partition {partition.name}")
+        )
     model = experiment.model
     name = ("mlp" if experiment.dataset == "digits" else "cnn") if model.name == "auto" else model.name
     factory = models.MODELS[pick(name, [*models.MODELS, "auto"], "model")]
     model = Choice(name=name, fields=resolve(factory, model.fields, f"model {name}"))
     schedule = experiment.schedule
-    function = SCHEDULES[pick(schedule.name, SCHEDULES, "schedule")]
-    schedule = Choice(name=schedule.name, fields=resolve(function, schedule.fields, f"schedule {schedule.name}"))
+    curve = SCHEDULES[pick(schedule.name, SCHEDULES, "schedule")]
+    schedule = Choice(name=schedule.name, fields=resolve(curve, schedule.fields, f"schedule {schedule.name}"))
     seed = experiment.seed if experiment.partition_seed is None else experiment.partition_seed
     changes = {"method": method, "partition": partition, "model": model, "schedule": schedule, "partition_seed": seed}
     return experiment.model_copy(update=changes)

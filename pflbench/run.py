@@ -22,8 +22,11 @@ import numpy as np
 import torch
 
 from pflbench import data, engine, models, registry, store, tree
+from pflbench.batchnorm import LocalStatistics
 from pflbench.data import Samples
 from pflbench.errors import BadInput
+from pflbench.evaluation import Scores, evaluate
+from pflbench.graphs import CudaRecorder
 from pflbench.partitions import hold_out, local_tests, partition
 from pflbench.plan import MEANING, Experiment, Machine, complete, decay_of
 from pflbench.splits import import_split
@@ -62,7 +65,7 @@ class Journal:
     """What a record will hold, filled round by round."""
 
     rounds: list[int] = field(default_factory=list)
-    scores: list[engine.Scores] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     costs: list[engine.Cost] = field(default_factory=list)
     diverged: int | None = None
     seconds: float = 0.0
@@ -73,7 +76,7 @@ class Journal:
 
     @classmethod
     def of(cls, note: Record) -> "Journal":
-        scores = [engine.Scores(*row) for row in note["scores"]]
+        scores = [Scores(*row) for row in note["scores"]]
         return cls(**{**note, "scores": scores, "costs": [engine.Cost(*row) for row in note["costs"]]})
 
 
@@ -104,7 +107,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
             journal.costs.append(cost)
             if round + 1 in points:
                 journal.rounds.append(round + 1)
-                journal.scores.append(engine.evaluate(world, federation, round))
+                journal.scores.append(evaluate(world, federation, round))
                 if journal.diverged is None and not engine.finite(federation):
                     journal.diverged = round + 1
             watch(progress(world, journal, round + 1, experiment.rounds))
@@ -113,9 +116,13 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
                 saved = time.monotonic()
                 journal.seconds += saved - began
                 began = saved
-                store.save_state(checkpoint, tree.flatten(tuple(federation)), {"done": round + 1, "journal": journal.note()})
+                store.save_state(
+                    checkpoint, tree.flatten(tuple(federation)), {"done": round + 1, "journal": journal.note()}
+                )
             if stop() and not last:
-                raise Interrupted(f"stopped after round {round + 1} of {experiment.rounds}; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped after round {round + 1} of {experiment.rounds}; the same command goes on from there"
+                )
     journal.seconds += time.monotonic() - began
     record = make_record(experiment, machine, world, samples, federation, journal)
     if machine.keep_models:
@@ -133,11 +140,17 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
     seed = experiment.seed
     side, least = min(samples.train_x.shape[2:]), models.SMALLEST[experiment.model.name]
     if side < least:
-        raise BadInput("model", experiment.model.name, f"needs images of {least}x{least} or more; {samples.name} has {side}x{side}")
+        raise BadInput(
+            "model", experiment.model.name, f"needs images of {least}x{least} or more; {samples.name} has {side}x{side}"
+        )
     shape = (int(samples.train_x.shape[1]), int(samples.train_x.shape[2]), int(samples.train_x.shape[3]))
-    model = models.build(experiment.model.name, experiment.model.fields, shape, samples.classes, seed_of(seed, "weights"))
+    model = models.build(
+        experiment.model.name, experiment.model.fields, shape, samples.classes, seed_of(seed, "weights")
+    )
     network = Network(model.module, experiment.precision)
     method = registry.method_class(experiment.method.name)(**experiment.method.fields)
+    if experiment.batchnorm == "local":
+        method = LocalStatistics(method)
     task = make_task(
         model,
         network,
@@ -147,7 +160,10 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         momentum=experiment.momentum,
         weight_decay=experiment.weight_decay,
     )
-    constants = [torch.tensor(values, dtype=network.dtype, device=device).view(-1, 1, 1) for values in (samples.mean, samples.std)]
+    constants = [
+        torch.tensor(values, dtype=network.dtype, device=device).view(-1, 1, 1)
+        for values in (samples.mean, samples.std)
+    ]
     uniform = experiment.weighting == "uniform"
     world = engine.World(
         method=method,
@@ -166,6 +182,7 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         engine=choose_engine(machine.engine, device, model.convolutional),
         chunk=machine.chunk,
         threads=machine.threads,
+        recorder=CudaRecorder(device) if device.type == "cuda" and machine.graphs else None,
     )
     return world, samples
 
@@ -246,7 +263,7 @@ def make_record(
 ) -> Record:
     """The result as plain JSON: raw counts and integers; only ``provenance`` differs between two runs."""
     curve: dict[str, Any] = {"rounds": journal.rounds}
-    for name in engine.Scores._fields:
+    for name in Scores._fields:
         rows = [getattr(scores, name) for scores in journal.scores]
         curve[name] = None if rows[0] is None else rows
     return {
@@ -285,6 +302,7 @@ def provenance(machine: Machine, world: engine.World, samples: Samples, seconds:
         "commit": commit(),
         "device": f"{device.type}: {name}",
         "engine": world.engine,
+        "graphs": world.recorder is not None,
         "chunk": world.chunk,
         "threads": machine.threads,
         "python": platform.python_version(),
@@ -297,8 +315,12 @@ def commit() -> str | None:
     """The commit of this code, with ``+`` if the tree differs from it; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if dirty.strip() else "")

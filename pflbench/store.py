@@ -57,7 +57,9 @@ def find(results: Path, address: str) -> Path:
     found = sorted(results.glob(f"**/{address}*.json")) if address.isalnum() else []
     if len(found) != 1:
         several = ", ".join(path.stem for path in found[:5])
-        raise BadInput("address", address, f"ambiguous below {results}: {several}" if found else f"no such result below {results}")
+        raise BadInput(
+            "address", address, f"ambiguous below {results}: {several}" if found else f"no such result below {results}"
+        )
     return found[0]
 
 

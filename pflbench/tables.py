@@ -23,20 +23,29 @@ def run_table(record: Record, path: Path, cached: bool) -> None:
     """One row per model: last evaluation, mean of the last ten, and how the clients fare."""
     table = _table("model", "tested on", "last", f"mean of last {measures.LAST}", "macro", "worst decile")
     tested = np.asarray(record["clients"]["test"])
-    rows = (("generic (GM)", "official test set", measures.generic_curve(record), None),
-            ("generic (GM)", "clients' tests", measures.local_curve(record, "generic"), record["curve"]["generic"]),
-            ("personalised (PM)", "clients' tests", measures.local_curve(record, "personal"), record["curve"]["personal"]))  # fmt: skip
+    local = {name: (measures.local_curve(record, name), record["curve"][name]) for name in ("generic", "personal")}
+    rows = (
+        ("generic (GM)", "official test set", measures.generic_curve(record), None),
+        ("generic (GM)", "clients' tests", *local["generic"]),
+        ("personalised (PM)", "clients' tests", *local["personal"]),
+    )
     for model, where, curve, counts in rows:
         summary = measures.summary(curve)
         if summary is None:
             continue
-        clients = ["", ""] if counts is None else [_percent(f(np.asarray(counts[-1]), tested)) for f in (stats.macro, stats.worst_decile)]
+        clients = (
+            ["", ""]
+            if counts is None
+            else [_percent(float(f(np.asarray(counts[-1]), tested))) for f in (stats.macro, stats.worst_decile)]
+        )
         table.add_row(model, where, _percent(summary["last"]), _percent(summary["last10"]), *clients)
     console = Console()
     console.print(table)
     method, seconds = record["experiment"]["method"]["name"], record["provenance"]["seconds"]
     done = "was there already (cache hit)" if cached else f"took {seconds:.1f} s"
-    console.print(f"{method} {record['address']}: {record['rounds']} rounds, {done}; {path}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{method} {record['address']}: {record['rounds']} rounds, {done}; {path}", soft_wrap=True, highlight=False
+    )
     if record["diverged"]:
         console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
 
@@ -73,12 +82,20 @@ def describe_one(name: str, thing: Any) -> None:
         console.print(table)
 
 
-def partition_table(samples: Samples, train: Sequence[NDArray[np.int64]], test: Sequence[NDArray[np.int64]], name: str) -> None:
+def partition_table(
+    samples: Samples, train: Sequence[NDArray[np.int64]], test: Sequence[NDArray[np.int64]], name: str
+) -> None:
     """One row per client and a line that sums up."""
     counts = class_counts(samples.train_y.numpy(), train, samples.classes)
     table = _table("client", "train", "test", "classes", "samples per class")
     for client, row in enumerate(counts):
-        table.add_row(str(client), str(len(train[client])), str(len(test[client])), str((row > 0).sum()), " ".join(f"{n:4d}" for n in row))
+        table.add_row(
+            str(client),
+            str(len(train[client])),
+            str(len(test[client])),
+            str((row > 0).sum()),
+            " ".join(f"{n:4d}" for n in row),
+        )
     console = Console()
     console.print(table)
     sizes = counts.sum(1)

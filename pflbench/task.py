@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pflbench.local import Batch
+from pflbench.local import Batch, training
 from pflbench.method import State, Task
 from pflbench.models import Model
 
@@ -37,8 +37,8 @@ class Pixels:
 class Network:
     """A module as a pure function of its state.
 
-    The state is kept in ``dtype``; with precision bfloat16 the forward and backward pass run in bfloat16 on a cast copy,
-    the update in float32. Safe to call from several threads.
+    The state is kept in ``dtype``; with precision bfloat16 the forward and backward pass run in bfloat16 on a cast
+    copy, the update in float32. Safe to call from several threads.
     """
 
     def __init__(self, module: nn.Module, precision: Precision) -> None:
@@ -62,7 +62,8 @@ class Network:
 
     def loss(self, p: State, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats over the unpadded samples; 0 for a batch of pure padding."""
-        each = functional.cross_entropy(self.logits(p, batch.x), batch.y, reduction="none")
+        with training(batch.mask):
+            each = functional.cross_entropy(self.logits(p, batch.x), batch.y, reduction="none")
         return (each * batch.mask).sum() / batch.mask.sum().clamp(min=1)
 
 
@@ -73,7 +74,14 @@ def state_of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Sta
 
 
 def make_task(
-    model: Model, network: Network, device: torch.device, *, epochs: int, lr: float, momentum: float, weight_decay: float
+    model: Model,
+    network: Network,
+    device: torch.device,
+    *,
+    epochs: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
 ) -> Task:
     """The task of one model, starting from the module's own weights."""
     start = state_of(model.module, network.dtype, device)

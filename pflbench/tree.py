@@ -90,7 +90,9 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Tensor]:
         return {prefix: tree}
     items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
     return {
-        path: leaf for name, item in items for path, leaf in flatten(item, f"{prefix}/{name}" if prefix else str(name)).items()
+        path: leaf
+        for name, item in items
+        for path, leaf in flatten(item, f"{prefix}/{name}" if prefix else str(name)).items()
     }
 
 

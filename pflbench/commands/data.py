@@ -21,7 +21,9 @@ def prepare(name: str, data_root: Path | None) -> None:
         raise BadInput("data_root", "missing", "give --data-root DIR or set PFLBENCH_DATA")
     data.prepare(pick(name, data.names(), "dataset"), data_root)
     samples = data.load(name, data_root)
-    click.echo(f"{name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}")
+    click.echo(
+        f"{name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
+    )
 
 
 @click.group()

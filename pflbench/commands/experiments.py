@@ -41,7 +41,9 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
         try:
             outcome = run_experiment(experiment, machine, watch)
         except (Interrupted, KeyboardInterrupt) as stop:
-            click.echo(f"pflbench: {str(stop) or 'stopped; the same command goes on from the last checkpoint'}", err=True)
+            click.echo(
+                f"pflbench: {str(stop) or 'stopped; the same command goes on from the last checkpoint'}", err=True
+            )
             sys.exit(130)
     record = outcome.record
     generic, personal = measures.generic_curve(record), measures.local_curve(record, "personal")
@@ -83,7 +85,14 @@ def show(address: str, results: Path, as_json: bool) -> None:
 def progress_bar(name: str) -> Iterator[Callable[[int, int, float | None, float | None], None]]:
     """A bar on standard error: rounds, GM and PM accuracy, elapsed and remaining time."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[accuracy]}"),

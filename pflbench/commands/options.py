@@ -47,20 +47,23 @@ def data_root_option(command: Command) -> Command:
 
 
 def results_option(command: Command) -> Command:
-    return click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)(command)
+    return click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)(
+        command
+    )
 
 
 def machine_options(command: Command) -> Command:
-    for option in (
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--engine", type=click.Choice(["auto", "loop", "vmap"]), default="auto", show_default=True, help="How a cohort is computed; numbers agree to rounding."),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Clients computed at a time on a CPU; changes no bit."),
-        click.option("--chunk", type=click.IntRange(1), default=64, show_default=True, help="Most clients in one vmapped call; bounds memory."),
-        data_root_option,
-        results_option,
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    """One option per field of Machine."""
+    engines = click.Choice(["auto", "loop", "vmap"])
+    for name, kind, default, text in (
+        ("device", str, "auto", "auto, cpu, cuda or cuda:N."),
+        ("engine", engines, "auto", "How a cohort is computed; numbers agree to rounding."),
+        ("threads", click.IntRange(1), 1, "Clients computed at a time on a CPU; changes no bit."),
+        ("chunk", click.IntRange(1), 64, "Most clients in one vmapped call; bounds memory."),
+    ):
+        command = click.option(f"--{name}", type=kind, default=default, show_default=True, help=text)(command)
+    command = click.option("--graphs/--no-graphs", default=True, help="Capture CUDA graphs on a GPU.")(command)
+    return data_root_option(results_option(command))
 
 
 def read_experiment(given: dict[str, Any], config: Path | None, settings: tuple[str, ...]) -> Experiment:
