@@ -80,6 +80,8 @@ class Experiment(BaseModel):
         unknown = [name for name in values if name not in cls.model_fields]
         if unknown:
             pick(unknown[0], cls.model_fields, "experiment field")
+        if "method" not in values:
+            raise BadInput("method", "missing", "give --method NAME; `pflbench list methods` shows them")
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -169,6 +171,7 @@ def complete(experiment: Experiment) -> Experiment:
     """The resolved experiment: every default written out, every name and field checked. Raises BadInput."""
     from pflbench import data, models, registry
     from pflbench.partitions import SCHEMES
+    from pflbench.splits import card_of
 
     pick(experiment.dataset, data.names(), "dataset")
     method = experiment.method
@@ -176,8 +179,6 @@ def complete(experiment: Experiment) -> Experiment:
     method = Choice(name=method.name, fields=fields, digest=registry.digest(method.name))
     partition = experiment.partition
     if partition.name == "file":
-        from pflbench.splits import card_of
-
         card = card_of(Path(str(partition.fields.get("path", ""))))
         partition = Choice(name="file", fields={"path": str(partition.fields["path"])}, digest=card["checksum"])
     else:

@@ -195,7 +195,7 @@ def split(experiment: Experiment, samples: Samples) -> tuple[Parts, Parts, Parts
     labels, official = samples.train_y.numpy(), samples.test_y.numpy()
     chosen, seed = experiment.partition, experiment.partition_seed or 0
     if chosen.name == "file":
-        found = import_split(Path(str(chosen.fields["path"])), len(labels), len(official))
+        found = import_split(Path(str(chosen.fields["path"])), len(labels), len(official), experiment.dataset)
         train, test = list(found.train), list(found.test)
         if len(train) != experiment.clients:
             raise BadInput("clients", experiment.clients, f"must be {len(train)}, as in the partition file")

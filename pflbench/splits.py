@@ -5,13 +5,12 @@ int64[C + 1], where each client's begin, and ``card``, JSON text. Nothing is pic
 """
 
 import json
-import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from pflbench.errors import BadInput
 from pflbench.fields import canonical
+from pflbench.files import publish_bytes
 from pflbench.partitions import Indices, Labels, class_counts, label_distance
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def make_split(
 def export_split(path: Path, split: Split) -> None:
     """Writes the file; it appears whole or not at all. Raises BadInput if the place cannot be written."""
     arrays = {**_pack(split.train, split.test), "card": np.array(canonical(split.card))}
-    _publish(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    publish_bytes(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def card_of(path: Path) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def plot_counts(counts: npt.NDArray[np.int64], path: Path, title: str) -> None:
             panel.spines[["top", "right"]].set_visible(False)
         figure.suptitle(title, size=8)
         undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # equal figures, equal bytes
-        _publish(path, lambda file: figure.savefig(file, format=kind, metadata=undated))
+        publish_bytes(path, lambda file: figure.savefig(file, format=kind, metadata=undated))
 
 
 def _draw_cells(axes: "Axes", counts: npt.NDArray[np.int64]) -> "QuadMesh":
@@ -195,21 +195,6 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Any]]
     if card.get("checksum") != _checksum(arrays):
         raise BadInput("partition file", path, "the checksum differs: the file was changed; export it again")
     return arrays, card
-
-
-def _publish(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """What ``write`` writes, at ``path``: whole, or BadInput and nothing."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise BadInput("output file", path, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _pack(train: Sequence[Indices], test: Sequence[Indices]) -> dict[str, npt.NDArray[np.int64]]:

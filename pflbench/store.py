@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pflbench.errors import BadInput
+from pflbench.files import publish as publish_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def writable(results: Path) -> None:
 def publish(path: Path, record: Record) -> None:
     """Writes a result: write, fsync, rename."""
     text = json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
-    _replace(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    publish_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def load(path: Path) -> Record:
@@ -70,7 +70,7 @@ def save_state(path: Path, leaves: Mapping[str, "Tensor"], note: Record) -> None
     plain = {name: leaf.detach().cpu().contiguous() for name, leaf in leaves.items()}
     text = json.dumps(note, separators=(",", ":"), allow_nan=False)
     metadata = {"note": text, "checksum": fingerprint(plain, text)}
-    _replace(path, lambda draft: save_file(plain, draft, metadata))
+    publish_file(path, lambda draft: save_file(plain, draft, metadata))
 
 
 def load_state(path: Path) -> tuple[dict[str, "Tensor"], Record]:
@@ -97,15 +97,3 @@ def fingerprint(leaves: Mapping[str, "Tensor"], text: str = "") -> str:
         total.update(f"{name}:{leaf.dtype}:{tuple(leaf.shape)}".encode())
         total.update(leaf.numpy().data)
     return total.hexdigest()
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -94,7 +94,7 @@ def partition_table(
             str(len(train[client])),
             str(len(test[client])),
             str((row > 0).sum()),
-            " ".join(f"{n:4d}" for n in row),
+            " ".join(f"{n:3d}" for n in row),
         )
     console = Console()
     console.print(table)

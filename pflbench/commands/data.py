@@ -70,3 +70,50 @@ def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
     counts = class_counts(samples.train_y.numpy(), train, samples.classes)
     plot_counts(counts, path, f"{samples.name}, {shown(experiment.partition)}")
     click.echo(f"drew {path}")
+
+
+@partition.command("export")
+@partition_options
+@click.argument("path", type=click.Path(path_type=Path))
+def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
+    """Write the indices with a checksum and a card to PATH (.npz)."""
+    from pflbench.splits import export_split
+    from pflbench.splits import make_split as with_card
+
+    if path.suffix != ".npz":
+        raise BadInput("path", path, "must end in .npz")
+    experiment, samples, (train, test, _) = make_split(data_root, given)
+    chosen = experiment.partition
+    split = with_card(
+        train,
+        test,
+        samples.train_y.numpy(),
+        samples.test_y.numpy(),
+        dataset=samples.name,
+        scheme=chosen.name,
+        fields=chosen.fields,
+        seed=experiment.partition_seed or 0,
+    )
+    export_split(path, split)
+    click.echo(f"wrote {path}: checksum {split.card['checksum']}")
+
+
+@partition.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@data_root_option
+def partition_import(path: Path, data_root: Path | None) -> None:
+    """Check an exported PATH against its data set and show its card; use it with --partition file:path=PATH."""
+    from pflbench import data, tables
+    from pflbench.splits import card_of, import_split
+
+    samples = data.load(card_of(path)["dataset"], data_root)
+    split = import_split(path, len(samples.train_y), len(samples.test_y), samples.name)
+    tables.partition_table(samples, split.train, split.test, shown_card(split.card))
+    click.echo(
+        f"intact: checksum {split.card['checksum']}; run it with --partition file:path={path} --clients {len(split.train)}"
+    )
+
+
+def shown_card(card: dict[str, Any]) -> str:
+    fields = ", ".join(f"{name}={value}" for name, value in card["fields"].items())
+    return f"{card['scheme']} ({fields}), seed {card['seed']}"

@@ -72,8 +72,6 @@ def read_experiment(given: dict[str, Any], config: Path | None, settings: tuple[
     if config is not None:
         values = read_yaml(config)
     values.update({name: value for name, value in given.items() if value is not None})
-    if "method" not in values:
-        raise BadInput("method", "missing", "give --method NAME; `pflbench list methods` shows them")
     experiment = Experiment.of(values)
     fields = dict(experiment.method.fields)
     for setting in settings:
