@@ -8,14 +8,13 @@ Spectral Co-Distillation for Personalized Federated Learning, NeurIPS 2023, arXi
 sg stops the gradient. s(w) is one probability vector over the bins of all layers, s_tau its low frequencies, not
 renormalised, and D(p || q) = sum_i [p_i log(p_i / q_i) - p_i + q_i] in nats. The choices behind that:
 
-C1 weights with two dimensions or more; no biases, no normalisation layers. C2 one 2-D DFT per layer, of the weight as
-a matrix (out, fan-in). C3 half plane, every bin counted with its conjugate partner. C4 low means radial and within a
-layer: every layer keeps tau of its bins. C5 amplitudes; the phase is ignored. C6 one L1 normalisation for all layers
+C1 weights with two dimensions or more; no biases, no norm layers. C2 one 2-D DFT per layer, of the weight as a matrix
+(out, fan-in). C3 half plane, every bin counted with its conjugate partner. C4 low means radial and within a layer:
+every layer keeps tau of its bins. C5 amplitudes; the phase is ignored. C6 one L1 normalisation for all layers
 (``per_layer``: one each, mass 1 / layers). C7 generalised KL, summed. C8 D(PM || GM) in both phases. C9 amplitude
 sqrt(|F|^2 + eps^2), eps = 1e-6 rms of the layer's bins, held constant; sums in the precision of the weights. C10
 reference spectrum once per phase. C11 every batch. C12 calibrated lambda: ``lam`` times the squared norm of the first
-weights, so that 1 pulls about as hard as Ditto's 1 (literally, 0.3 is inert). C13 batch statistics: the experiment's
-policy.
+weights, so 1 pulls about as hard as Ditto's 1 (a literal 0.3 is inert). C13 buffers: the experiment's policy.
 
 Departures: the paper's body was not at hand; its meaning is taken from a summary and from the argument order in the
 released code. That code's term has no gradient, compares the model with itself, truncates by layer (``prefix``) and
