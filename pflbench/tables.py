@@ -141,3 +141,15 @@ def _documentation(thing: Any) -> str:
 def _first_line(thing: Any) -> str:
     text = thing if isinstance(thing, str) else _documentation(thing)
     return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def law_table(method: str, verdicts: Sequence[tuple[str, bool | None, str]]) -> None:
+    """One row per law, and a line that counts."""
+    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "not applicable"}
+    table = _table("law", method, "")
+    for law, holds, detail in verdicts:
+        table.add_row(law, words[holds], detail)
+    console = Console()
+    console.print(table)
+    counts = {word: sum(row[1] is word for row in verdicts) for word in words}
+    console.print(f"{counts[True]} pass, {counts[False]} fail, {counts[None]} not applicable")
