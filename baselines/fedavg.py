@@ -17,8 +17,8 @@ class FedAvg(Method):
     def contribute(self, task: Task, w: Tree, c: Tree, feed: Feed) -> tuple[Tree, Tree]:
         return sgd(task.loss, w, feed, task), c
 
-    def generic(self, w: Tree) -> State | None:
+    def generic(self, w: State) -> State:
         return w
 
-    def deploy(self, w: Tree, c: Tree) -> State | None:
+    def deploy(self, w: Tree, c: Tree) -> None:
         return None

@@ -23,5 +23,5 @@ class LocalOnly(Method):
     def personalise(self, task: Task, w: Tree, c: Tree, feed: Feed) -> Tree:
         return sgd(task.loss, c, feed, task)
 
-    def deploy(self, w: Tree, c: Tree) -> State | None:
+    def deploy(self, w: Tree, c: State) -> State:
         return c

@@ -38,7 +38,7 @@ class Federation(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one round cost. cohort: [M]; contribute, personalise: batches per cohort member; up, down: numbers per client."""
+    """What one round cost. cohort: [M]; contribute, personalise: gradients (one batch each) per member; up, down: numbers per client."""
 
     cohort: list[int]
     contribute: list[int]
@@ -108,7 +108,7 @@ def play(world: World, federation: Federation, round: int) -> tuple[Federation, 
     steps = [int(n) for n in _steps(world, cohort)]
     cost = Cost(
         cohort=cohort.tolist(),
-        contribute=[work.contribute * n for n in steps],
+        contribute=[work.contribute * work.gradients * n for n in steps],
         personalise=[work.personalise * n for n in steps],
         up=tree.numbers(uploads) // len(cohort),
         down=tree.numbers(w),

@@ -86,6 +86,8 @@ def gradient(loss: Loss, p: State, batch: Batch, names: Sequence[str]) -> tuple[
         with collect_buffers() as seen:
             return loss({**p, **moving}, batch), seen
 
+    if not names:
+        return {}, value({})[1]
     if not _alone.get():
         result: tuple[State, State] = torch.func.grad(value, has_aux=True)({name: p[name] for name in names})
         return result

@@ -22,11 +22,13 @@ class Work(NamedTuple):
     """Passes over the local data per stage: the engine draws them, the clock charges for them.
 
     contribute: before the upload. personalise: once the upload is on its way. adapt: at an evaluation only, on a copy.
+    gradients: how many the contribute stage takes per batch.
     """
 
     contribute: int
     personalise: int = 0
     adapt: int = 0
+    gradients: int = 1
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,9 @@ class SpectralCoDistillation(Method):
         hyper("unit of lam_g, lam_p: squared norm of the first weights (L2 divergences: 1), or 1", source="ours"),
     ] = "calibrated"
     tau: Annotated[float, hyper("share of the bins in the GM phase; PM: all", source="code", gt=0, le=1)] = 0.4
-    personal_epochs: Annotated[int, hyper("passes over the local data for the PM", source="ours", ge=1)] = 2
+    personal_epochs: Annotated[
+        int | None, hyper("passes over the local data for the PM; None: as many as for the GM", source="code", ge=1)
+    ] = None
     divergence: Annotated[Divergence, hyper("what compares two spectra", source="paper and code")] = "kl"
     keep: Annotated[Keep, hyper("which share tau of the bins", source="paper; code: prefix")] = "low"
     normalise: Annotated[Normalise, hyper("total that divides the amplitudes; not for L2", source="code")] = "global"
@@ -221,7 +223,7 @@ class SpectralCoDistillation(Method):
         return p, {"v": p}
 
     def work(self, task: Task) -> Work:
-        return Work(contribute=task.epochs, personalise=self.personal_epochs)
+        return Work(contribute=task.epochs, personalise=self.personal_epochs or task.epochs)
 
     def contribute(self, task: Task, w: Tree, c: Tree, feed: Feed) -> tuple[Tree, Tree]:
         upload = sgd(self._near(task, c["v"], "gm"), w, feed, task)
