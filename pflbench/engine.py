@@ -23,7 +23,7 @@ from pflbench.graphs import WHOLE, Recorder, StageGraph, fold_with
 from pflbench.local import Feed, alone, plain
 from pflbench.method import Method, Task, Tree
 from pflbench.streams import stream
-from pflbench.task import Network, Pixels
+from pflbench.task import PAD, Network, Pixels
 
 OVERHEAD = 48  # a step's fixed cost, in units of one client's share: 0.65 ms and 0.0135 ms for the MLP on one core
 Stage = Literal["contribute", "personalise", "adapt"]
@@ -38,7 +38,7 @@ class Federation(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one round cost. cohort: [M]; contribute, personalise: gradients (one batch each) per member; up, down: numbers per client."""
+    """What one round cost. cohort: [M]; contribute, personalise: one-batch gradients per member; up, down: numbers each."""
 
     cohort: list[int]
     contribute: list[int]
@@ -53,7 +53,8 @@ class World:
 
     train, validation: per client, indices into ``pixels``; test: per client, indices into ``official``. weight: [C], the
     weight of a client's upload before normalisation. decay(round): factor on the learning rate. chunk: most clients in
-    one vmapped call. threads: how many clients (loop) or chunks (vmap) run at a time; changes no bit. recorder: captures
+    one vmapped call. threads: how many clients (loop) or chunks (vmap) run at a time; changes no bit. augment: of every
+    image that trains, with ``crop_flip`` a random crop after padding and a random mirror image. recorder: captures
     graphs where there is a GPU; captured: the whole stages captured so far.
     """
 
@@ -73,6 +74,7 @@ class World:
     engine: Literal["loop", "vmap"]
     chunk: int
     threads: int = 1
+    augment: Literal["none", "crop_flip"] = "none"
     recorder: Recorder | None = None
     captured: dict[tuple[object, ...], StageGraph] = field(default_factory=dict)
 
@@ -157,12 +159,21 @@ def _draw(world: World, client: int, round: int, stage: Stage, epochs: int) -> n
     return table
 
 
+def _distort(world: World, client: int, round: int, stage: Stage, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of the client's n samples in each epoch: corner of the crop, [E, n, 2]; whether it is mirrored, [E, n]."""
+    count, chance = len(world.train[client]), stream(world.seed, "augment", round, client, stage)
+    crop, flip = np.empty((epochs, count, 2), dtype=np.int64), np.empty((epochs, count), dtype=bool)
+    for epoch in range(epochs):
+        crop[epoch], flip[epoch] = chance.integers(0, 2 * PAD + 1, (count, 2)), chance.random(count) < 0.5
+    return crop, flip
+
+
 def _feeds(
     world: World, clients: np.ndarray, round: int, stage: Stage, epochs: int, to_longest: bool
 ) -> tuple[dict[str, Tensor], list[list[bool]]]:
     """Draws of several clients, padded to the longest of them or of all (``to_longest``): index, mask [K, E, S, B].
 
-    Also [E][S]: True where every one of them has a sample.
+    With augmentation also crop [K, E, S, B, 2] and flip [K, E, S, B]. Also [E][S]: True where every one has a sample.
     """
     steps = _steps(world, clients)
     longest, size = int(_steps(world, np.arange(world.clients) if to_longest else clients).max()), world.batch_size
@@ -173,6 +184,12 @@ def _feeds(
     positions = index.reshape(len(clients), epochs, longest, size)
     device = world.pixels.x.device
     draws = {"index": np.maximum(positions, 0), "mask": positions >= 0}
+    if world.augment == "crop_flip":
+        crop, flip = np.zeros((*index.shape, 2), dtype=np.int64), np.zeros(index.shape, dtype=bool)
+        for row, client in enumerate(clients):
+            corners, mirrored = _distort(world, int(client), round, stage, epochs)
+            crop[row, :, : corners.shape[1]], flip[row, :, : corners.shape[1]] = corners, mirrored
+        draws |= {"crop": crop.reshape(*positions.shape, 2), "flip": flip.reshape(positions.shape)}
     always = 0 if to_longest else int(steps.min())  # a stage captured once serves cohorts of any length
     whole = [[step < always for step in range(longest)] for _ in range(epochs)]
     return {name: torch.as_tensor(draw, device=device) for name, draw in draws.items()}, whole
