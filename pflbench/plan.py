@@ -113,7 +113,7 @@ class Machine:
     """Where and how; changes no number beyond rounding.
 
     threads: clients computed at a time on a CPU. chunk: most clients in one vmapped call. graphs: capture CUDA graphs on
-    a GPU. checkpoint_s: seconds between checkpoints.
+    a GPU. deterministic: only kernels that give the same bits again. checkpoint_s: seconds between checkpoints.
     """
 
     device: str = "auto"
@@ -121,6 +121,7 @@ class Machine:
     threads: int = 1
     chunk: int = 64
     graphs: bool = True
+    deterministic: bool = True
     data_root: Path | None = None
     results: Path = Path("results")
     keep_models: bool = False

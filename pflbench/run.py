@@ -135,7 +135,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
 
 def build(experiment: Experiment, machine: Machine, device: torch.device) -> tuple[engine.World, Samples]:
     """The world of a resolved experiment: data, split, model, first weights, all on ``device``."""
-    set_arithmetic(experiment.precision)
+    set_arithmetic(experiment.precision, machine.deterministic)
     samples = data.load(experiment.dataset, machine.data_root)
     train, test, validation = split(experiment, samples)
     seed = experiment.seed
@@ -182,7 +182,7 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         decay=decay_of(experiment),
         engine=choose_engine(machine.engine, device, model.convolutional),
         chunk=machine.chunk,
-        threads=machine.threads,
+        threads=machine.threads if device.type == "cpu" else 1,  # a GPU is kept busy by one
         recorder=CudaRecorder(device) if device.type == "cuda" and machine.graphs else None,
     )
     return world, samples
@@ -228,10 +228,11 @@ def pick_device(asked: str) -> torch.device:
     return device
 
 
-def set_arithmetic(precision: str) -> None:
-    """Deterministic kernels always; TF32 only where the experiment asks for it; one core per computation."""
+def set_arithmetic(precision: str, deterministic: bool = True) -> None:
+    """Deterministic kernels unless asked; TF32 only where the experiment asks for it; one core per computation."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(1)  # called even where it is 1 already: MKL takes another path before the first call
@@ -317,7 +318,8 @@ def provenance(machine: Machine, world: engine.World, samples: Samples, seconds:
         "engine": world.engine,
         "graphs": world.recorder is not None,
         "chunk": world.chunk,
-        "threads": machine.threads,
+        "threads": world.threads,
+        "deterministic": machine.deterministic,
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
         "data": samples.source,

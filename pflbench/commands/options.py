@@ -63,6 +63,8 @@ def machine_options(command: Command) -> Command:
     ):
         command = click.option(f"--{name}", type=kind, default=default, show_default=True, help=text)(command)
     command = click.option("--graphs/--no-graphs", default=True, help="Capture CUDA graphs on a GPU.")(command)
+    free = "Only kernels that give the same bits again; off is faster on a GPU."
+    command = click.option("--deterministic/--no-deterministic", default=True, help=free)(command)
     return data_root_option(results_option(command))
 
 
