@@ -203,8 +203,8 @@ def _hashed(count: int, layer: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SpectralCoDistillation(Method):
-    lam_g: Annotated[float, hyper("pull of the GM to the PM's low frequencies", source="our sweep; code: 0.3", ge=0)] = 0.1
-    lam_p: Annotated[float, hyper("pull of the PM to the GM's spectrum", source="our sweep; code: 0.4", ge=0)] = 10.0
+    lam_g: Annotated[float, hyper("pull of the GM to the PM's low frequencies", source="our sweep; code: 0.3", ge=0)] = 0.03
+    lam_p: Annotated[float, hyper("pull of the PM to the GM's spectrum", source="our sweep; code: 0.4", ge=0)] = 0.3
     scale: Annotated[
         Literal["calibrated", "literal"],
         hyper("unit of lam_g, lam_p: squared norm of the first weights (L2 divergences: 1), or 1", source="ours"),
