@@ -8,7 +8,7 @@ Memory: client states grow with the clients C (one row each), activations and gr
 the cohort M.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -54,7 +54,8 @@ class World:
     train, validation: per client, indices into ``pixels``; test: per client, indices into ``official``. weight: [C], the
     weight of a client's upload before normalisation. decay(round): factor on the learning rate. chunk: most clients in
     one vmapped call. threads: how many clients (loop) or chunks (vmap) run at a time; changes no bit. augment: of every
-    image that trains, with ``crop_flip`` a random crop after padding and a random mirror image. recorder: captures
+    image that trains, with ``crop_flip`` a random crop after padding and a random mirror image. budget: per round,
+    client -> most batches of its personal stage; None: all that are planned. recorder: captures
     graphs where there is a GPU; captured: the whole stages captured so far.
     """
 
@@ -75,6 +76,7 @@ class World:
     chunk: int
     threads: int = 1
     augment: Literal["none", "crop_flip"] = "none"
+    budget: Sequence[Mapping[int, int]] | None = None
     recorder: Recorder | None = None
     captured: dict[tuple[object, ...], StageGraph] = field(default_factory=dict)
 
@@ -107,15 +109,30 @@ def play(world: World, federation: Federation, round: int) -> tuple[Federation, 
     mean = tree.mean(uploads, torch.as_tensor(weight, device=index.device))
     c = run("personalise", world.method.personalise, w, c, epochs=work.personalise)
     tree.put_rows(bank, index, c)
-    steps = [int(n) for n in _steps(world, cohort)]
+    charged = [charge(world, int(client), round) for client in cohort]
     cost = Cost(
         cohort=cohort.tolist(),
-        contribute=[work.contribute * work.gradients * n for n in steps],
-        personalise=[work.personalise * n for n in steps],
+        contribute=[generic for generic, _ in charged],
+        personalise=[personal for _, personal in charged],
         up=tree.numbers(uploads) // len(cohort),
         down=tree.numbers(w),
     )
     return Federation(tree.clone(world.method.merge(w, mean)), bank), cost
+
+
+def charge(world: World, client: int, round: int) -> tuple[int, int]:
+    """What a round costs a client: one-batch gradients of the generic and of the personal stage."""
+    work, steps = world.method.work(world.task), int(_steps(world, np.array([client]))[0])
+    return work.contribute * work.gradients * steps, _most(
+        world, client, round, "personalise", work.personalise * steps
+    )
+
+
+def upload_of_nothing(world: World, w: Tree, bank: Tree) -> Tree:
+    """What a client sends that has no batch: the structure, shapes and types of every upload."""
+    mine = tree.rows(bank, torch.zeros(1, dtype=torch.int64, device=world.pixels.x.device))
+    upload, _ = stage(world, "contribute", world.method.contribute, w, mine, np.array([0]), 0, epochs=0)
+    return tree.each(lambda leaf: leaf[0], upload)
 
 
 def finite(federation: Federation) -> bool:
@@ -156,7 +173,16 @@ def _draw(world: World, client: int, round: int, stage: Stage, epochs: int) -> n
     table = np.full((epochs, length), -1, dtype=np.int64)
     for epoch in range(epochs):
         table[epoch, : len(mine)] = mine[chance.permutation(len(mine))]
+    batches = table.reshape(-1, world.batch_size)
+    batches[_most(world, client, round, stage, len(batches)) :] = -1  # a batch of padding does nothing
     return table
+
+
+def _most(world: World, client: int, round: int, stage: Stage, planned: int) -> int:
+    """How many of the planned batches of a stage are not cut off."""
+    if world.budget is None or stage != "personalise":
+        return planned
+    return min(planned, world.budget[round][client])
 
 
 def _distort(world: World, client: int, round: int, stage: Stage, epochs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +216,8 @@ def _feeds(
             corners, mirrored = _distort(world, int(client), round, stage, epochs)
             crop[row, :, : corners.shape[1]], flip[row, :, : corners.shape[1]] = corners, mirrored
         draws |= {"crop": crop.reshape(*positions.shape, 2), "flip": flip.reshape(positions.shape)}
-    always = 0 if to_longest else int(steps.min())  # a stage captured once serves cohorts of any length
+    varies = to_longest or (world.budget is not None and stage == "personalise")
+    always = 0 if varies else int(steps.min())  # a stage captured once serves cohorts of any length
     whole = [[step < always for step in range(longest)] for _ in range(epochs)]
     return {name: torch.as_tensor(draw, device=device) for name, draw in draws.items()}, whole
 

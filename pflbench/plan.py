@@ -73,6 +73,9 @@ class Experiment(BaseModel):
     eval_every: int = Field(1, ge=1, description="rounds between evaluations; the last round is always evaluated")
     seed: int = Field(0, ge=0, description="seed of weights, cohorts and batches")
     partition_seed: int | None = Field(None, ge=0, description="seed of the partition; the same as seed if not given")
+    cut: Chosen | None = Field(
+        None, description="fleet on which personal work stops when the next generic model arrives; none: it always ends"
+    )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -96,6 +99,10 @@ class Experiment(BaseModel):
         values["method"]["name"] = Path(self.method.name).stem
         if self.partition.digest:
             values["partition"]["fields"] = {}
+        if self.cut is None:
+            del values["cut"]  # what is not cut keeps the address it had before there was this field
+        else:
+            values["cut"]["name"] = Path(self.cut.name).stem
         return hashlib.sha256(canonical({"meaning": MEANING, "experiment": values}).encode()).hexdigest()[:16]
 
     @property
@@ -173,6 +180,7 @@ def complete(experiment: Experiment) -> Experiment:
     from pflbench import data, models, registry
     from pflbench.partitions import SCHEMES
     from pflbench.splits import card_of
+    from pflbench.timeline import draw_fleet, fleet_digest, load_fleet
 
     pick(experiment.dataset, data.names(), "dataset")
     method = experiment.method
@@ -194,6 +202,10 @@ def complete(experiment: Experiment) -> Experiment:
     schedule = experiment.schedule
     curve = SCHEDULES[pick(schedule.name, SCHEDULES, "schedule")]
     schedule = Choice(name=schedule.name, fields=resolve(curve, schedule.fields, f"schedule {schedule.name}"))
+    cut = experiment.cut
+    if cut is not None:
+        digest = fleet_digest(load_fleet(cut.name))
+        cut = Choice(name=cut.name, fields=resolve(draw_fleet, cut.fields, f"cut {cut.name}"), digest=digest)
     seed = experiment.seed if experiment.partition_seed is None else experiment.partition_seed
     changes = {"method": method, "partition": partition, "model": model, "schedule": schedule, "partition_seed": seed}
-    return experiment.model_copy(update=changes)
+    return experiment.model_copy(update={**changes, "cut": cut})

@@ -24,6 +24,7 @@ import torch
 
 from pflbench import data, engine, models, registry, store, tree
 from pflbench.batchnorm import LocalStatistics
+from pflbench.cutoff import cut
 from pflbench.data import Samples
 from pflbench.errors import BadInput
 from pflbench.evaluation import Scores, evaluate
@@ -34,6 +35,7 @@ from pflbench.splits import import_split
 from pflbench.store import Record
 from pflbench.streams import seed_of, stream
 from pflbench.task import Network, Pixels, make_task
+from pflbench.timeline import draw_fleet, load_fleet
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "safetensors")
 
@@ -185,6 +187,9 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         threads=machine.threads if device.type == "cpu" else 1,  # a GPU is kept busy by one
         recorder=CudaRecorder(device) if device.type == "cuda" and machine.graphs else None,
     )
+    if experiment.cut is not None:
+        fleet, rng = draw_fleet(load_fleet(experiment.cut.name), world.clients, **experiment.cut.fields)
+        world = cut(world, experiment.rounds, fleet, rng)
     return world, samples
 
 
@@ -231,7 +236,8 @@ def pick_device(asked: str) -> torch.device:
 def set_arithmetic(precision: str, deterministic: bool = True) -> None:
     """Deterministic kernels unless asked; TF32 only where the experiment asks for it; one core per computation."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")  # not by its usual name: that imports
+    # the compiler, two seconds of every start
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -26,6 +26,7 @@ round is absent from its timing and bytes, and learning is not affected.
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -35,7 +36,8 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from pflbench.errors import BadInput
-from pflbench.fields import hyper, pick, resolve
+from pflbench.fields import canonical, hyper, pick, resolve
+from pflbench.streams import stream
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -144,6 +146,28 @@ def build_fleet(description: Mapping[str, Any], clients: int, rng: np.random.Gen
     seconds = {field: number.pop(field) * spread["slowdown"] for field in ("contribute_s", "personalise_s")}
     down, up = 1e6 * spread["down_mbit_per_s"], 1e6 * spread["up_mbit_per_s"]
     return Fleet(name, **seconds, down_bps=down, up_bps=up, latency_s=spread["latency_s"], **number, sources=sources)
+
+
+def draw_fleet(
+    description: Mapping[str, Any],
+    clients: int,
+    *,
+    seed: Annotated[int, hyper("seed of the fleet and of its chance", ge=0)] = 0,
+) -> tuple[Fleet, np.random.Generator]:
+    """A fleet and the chance of its rounds. Nothing of a method is in the streams: all meet the same fleet."""
+    name = str(description["name"])
+    return build_fleet(description, clients, stream(seed, "fleet", name)), stream(seed, "clock", name)
+
+
+def fleet_digest(description: Mapping[str, Any]) -> str:
+    """16 hex digits of a fleet's numbers; what it is about and where they come from do not count."""
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: numbers(item) for key, item in value.items() if key not in ("name", "about", "source")}
+        return [numbers(item) for item in value] if isinstance(value, list) else value
+
+    return sha256(canonical(numbers(description)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

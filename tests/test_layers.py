@@ -9,7 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED_IN_METHODS = {"pflbench.tree", "pflbench.local", "pflbench.method", "pflbench.spectral", "torch"}
-WITHOUT_TORCH = ["stats", "timeline", "measures", "store", "plan", "fields", "errors", "streams", "splits", "cli"]
+WITHOUT_TORCH = [
+    "stats",
+    "timeline",
+    "measures",
+    "store",
+    "plan",
+    "fields",
+    "errors",
+    "streams",
+    "splits",
+    "cli",
+    "replay",
+    "rehearsal",
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -155,7 +155,7 @@ def test_corrupt_checkpoint_is_refused(tmp_path, damage):
     content = bytearray(path.read_bytes())
     content[-7] ^= 1
     path.write_bytes({"flip": content, "cut": content[: len(content) // 2], "empty": b""}[damage])
-    with pytest.raises(BadInput, match="checkpoint.*corrupt.*delete it to start over"):
+    with pytest.raises(BadInput, match=r"checkpoint.*corrupt.*delete it to start over"):
         run(experiment(), machine(tmp_path))
     assert not list(tmp_path.rglob("*.json"))
 

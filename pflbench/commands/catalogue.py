@@ -1,5 +1,6 @@
-"""List what there is: methods, data sets, partitions, models, schedules."""
+"""List what there is: methods, data sets, partitions, models, schedules, fleets."""
 
+from importlib import resources
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from pflbench.plan import SCHEDULES
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["methods", "datasets", "partitions", "models", "schedules"]))
+@click.argument("kind", type=click.Choice(["methods", "datasets", "partitions", "models", "schedules", "fleets"]))
 @click.argument("name", required=False)
 def list_things(kind: str, name: str | None) -> None:
     """Show what there is, with fields, defaults, meaning and source; NAME shows one in full."""
@@ -18,13 +19,21 @@ def list_things(kind: str, name: str | None) -> None:
     things = catalogue(kind)
     if name is not None:
         pick(name, things, kind[:-1])
-        tables.describe_one(name, things[name])
+        tables.describe_one(name, things[name], page(name) if kind == "methods" else None)
         return
     tables.describe_all(kind, things)
 
 
+def page(method: str) -> str | None:
+    """The page of a method of this package; None for a plug-in, which has its module's docstring."""
+    from pflbench import registry
+
+    file = resources.files("pflbench") / "docs" / "methods" / f"{method}.md"
+    return file.read_text(encoding="utf-8") if registry.digest(method) is None and file.is_file() else None
+
+
 def catalogue(kind: str) -> dict[str, Any]:
-    """name -> what documents it: a class, a function, or (data sets) a text."""
+    """name -> what documents it: a class, a function, or (data sets, fleets) a text."""
     if kind == "methods":
         from pflbench import registry
 
@@ -39,6 +48,11 @@ def catalogue(kind: str) -> dict[str, Any]:
         return dict(MODELS)
     if kind == "schedules":
         return dict(SCHEDULES)
+    if kind == "fleets":
+        from pflbench.replay import fleet_text
+        from pflbench.timeline import fleet_names
+
+        return {name: fleet_text(name) for name in fleet_names()}
     from pflbench import data
 
     return {name: data.describe(name) for name in data.names()}
