@@ -3,31 +3,36 @@
 Each law is a function whose docstring states it; it returns None where it holds, raises Broken where it does not, and
 returns a reason where it does not apply. Laws run in a toy world of six uneven clients (two smaller than a batch, one of
 a single sample), partial participation, momentum and weight decay, in float64. Several were made from defects found in
-released code; those say which.
+released code; those say which. What holds of one method alone is in ``identities``.
 """
 
 import ast
 import dataclasses
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple, cast
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pflbench import engine, registry, toy, tree
+from pflbench import engine, toy, tree
+from pflbench.case import Case, deployed, distance, models, require, rows, within
 from pflbench.engine import Federation, World
 from pflbench.fields import FieldDoc, describe
-from pflbench.method import Method, State
+from pflbench.identities import IDENTITIES
+from pflbench.method import State
+from pflbench.task import Pixels
+
+Law = Callable[[Case], str | None]
 
 ALLOWED = ("pflbench.tree", "pflbench.local", "pflbench.method", "pflbench.spectral", "torch", "dataclasses", "typing")
+STANDARD = ("collections", "functools", "itertools", "math")
 
-
-class Broken(AssertionError):
-    """A law does not hold; the message says what was found."""
+# What the released code, audited, does on purpose: its terms have no gradient, its aggregate goes unused.
+INERT = {"SpectralReleased": ("lam_g", "lam_l")}
+UNUSED = ("SpectralReleased",)
 
 
 class Verdict(NamedTuple):
@@ -38,48 +43,22 @@ class Verdict(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True)
-class Case:
-    """One method under test: its class, with default fields, and where its source is."""
-
-    name: str
-
-    @cached_property
-    def kind(self) -> type[Method]:
-        return registry.method_class(self.name)
-
-    @cached_property
-    def method(self) -> Method:
-        return self.kind()
-
-    @cached_property
-    def world(self) -> World:
-        return toy.world(self.method)
-
-    @cached_property
-    def played(self) -> Federation:
-        """After three rounds in the reference engine."""
-        return toy.played(self.world)
-
-    @property
-    def source(self) -> str:
-        return inspect.getsource(registry.module_of(self.name))
-
-
 def check(name: str) -> list[Verdict]:
-    """Every law for one method, in order. A law that crashes is broken. Raises BadInput for an unknown method."""
+    """Every law and identity for one method, in order. Raises BadInput for an unknown method."""
     case = Case(name)
     _ = case.kind
-    rows = []
-    for law in LAWS:
-        statement = (inspect.getdoc(law) or law.__name__).splitlines()[0]
-        try:
-            reason = law(case)
-            rows.append(Verdict(statement, True if reason is None else None, reason or ""))
-        except Exception as error:
-            kind = "" if isinstance(error, Broken) else f"{type(error).__name__}: "
-            rows.append(Verdict(statement, False, kind + " ".join(str(error).split())[:300]))
-    return rows
+    return [verdict(law, case) for law in (*LAWS, *IDENTITIES)]
+
+
+def verdict(law: Law, case: Case) -> Verdict:
+    """One law for one method. A law that crashes is broken."""
+    statement = (inspect.getdoc(law) or law.__name__).splitlines()[0]
+    try:
+        reason = law(case)
+    except Exception as error:
+        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        return Verdict(statement, False, kind + " ".join(str(error).split())[:300])
+    return Verdict(statement, True if reason is None else None, reason or "")
 
 
 def is_a_frozen_record(case: Case) -> str | None:
@@ -102,17 +81,15 @@ def imports_one_client_only(case: Case) -> str | None:
         elif isinstance(node, ast.ImportFrom):
             whole = node.module in ("pflbench", "baselines")
             found |= {f"{node.module}.{alias.name}" for alias in node.names} if whole else {str(node.module)}
-    standard = ("collections", "functools", "itertools", "math")
-    strange = sorted(name for name in found if not name.startswith((*ALLOWED, *standard)))
+    strange = sorted(name for name in found if not name.startswith((*ALLOWED, *STANDARD)))
     require(not strange, f"imports {', '.join(strange)}")
     return None
 
 
 def documents_itself(case: Case) -> str | None:
     """The module says what it departs from, and every field has a meaning and a source."""
-    text = inspect.getdoc(registry.module_of(case.name)) or ""
-    require("Departures" in text, "the module's docstring has no line `Departures`")
-    bare = [row.name for row in describe(case.kind) if not (row.meaning and row.source)]
+    require("Departures" in (inspect.getdoc(case.module) or ""), "the module's docstring has no line `Departures`")
+    bare = [field.name for field in describe(case.kind) if not (field.meaning and field.source)]
     require(not bare, f"no meaning or source: {', '.join(bare)}")
     return None
 
@@ -120,6 +97,15 @@ def documents_itself(case: Case) -> str | None:
 def draws_no_chance(case: Case) -> str | None:
     """The same inputs give the same bits: chance comes in with the feed and from nowhere else."""
     require(distance(case.played, toy.played(case.world)) == 0, "two runs differ")
+    return None
+
+
+def rounds_keep_the_structure(case: Case) -> str | None:
+    """A round keeps the names and shapes of every state, so that a run can go on from what is stored."""
+    first, last = (tree.flatten(tuple(f)) for f in (engine.start(case.world), case.played))
+    shapes = [{name: tuple(leaf.shape) for name, leaf in leaves.items()} for leaves in (first, last)]
+    changed = sorted(name for name in {**first, **last} if shapes[0].get(name) != shapes[1].get(name))
+    require(not changed, f"changed: {', '.join(changed)}")
     return None
 
 
@@ -131,16 +117,15 @@ def loop_is_vmap(case: Case) -> str | None:
 
 def neighbours_do_not_matter(case: Case) -> str | None:
     """A client's result depends neither on who is computed with it nor on the order of the cohort."""
-    cohort = np.arange(case.world.clients)
-    results = []
-    for order in (cohort, cohort[::-1], np.array([3, 1, 5, 0, 4, 2])):
-        made = replace(case.world, engine="vmap", chunk=4)
-        rows = tree.rows(case.played.c, torch.as_tensor(order.copy()))
-        epochs = case.method.work(made.task).contribute
-        result = engine.stage(made, "contribute", case.method.contribute, case.played.w, rows, order, 5, epochs)
-        results.append(tree.rows(result, torch.as_tensor(np.argsort(order))))
-    within(results[0], results[1], 1e-9)
-    within(results[0], results[2], 1e-9)
+    everyone, shuffled = np.arange(case.world.clients), np.array([3, 1, 5, 0, 4, 2])
+    for stage, function, epochs in case.stages:
+        results = []
+        for order, chunk in ((everyone, 1), (everyone, 4), (shuffled, 6)):
+            made, own = replace(case.world, engine="vmap", chunk=chunk), rows(case.played, order)
+            result = engine.stage(made, stage, function, case.played.w, own, order, 5, epochs)
+            results.append(tree.rows(result, torch.as_tensor(np.argsort(order))))
+        within(results[0], results[1], 1e-9)
+        within(results[0], results[2], 1e-9)
     return None
 
 
@@ -150,48 +135,56 @@ def padding_is_nothing(case: Case) -> str | None:
 
     def padded(*arguments: Any) -> tuple[dict[str, Tensor], list[list[bool]]]:
         draws, awake = feeds(*arguments)
-        return {key: torch.cat([draw, torch.zeros_like(draw)], 2) for key, draw in draws.items()}, [
-            row + [False] * len(row) for row in awake
-        ]
+        longer = {key: torch.cat([draw, torch.zeros_like(draw)], 2) for key, draw in draws.items()}
+        return longer, [row + [False] * len(row) for row in awake]
 
     try:
         engine._feeds = padded  # type: ignore[assignment]
         longer = toy.played(case.world)
     finally:
         engine._feeds = feeds
-    require(distance(case.played, longer) == 0, f"states move by {distance(case.played, longer):.1e}")
+    within(case.played, longer, 0)
     return None
 
 
 def states_are_values(case: Case) -> str | None:
     """Stored states share no memory (released code: the generic and a personal model were one object)."""
-    leaves = tree.flatten(tuple(case.played))
-    places: dict[int, str] = {}
-    for name, leaf in leaves.items():
-        place = leaf.untyped_storage().data_ptr()
-        require(not leaf.numel() or place not in places, f"{name} is {places.get(place)}")
-        places[place] = name
+    _apart(engine.start(case.world), case.world.task.start)
+    _apart(case.played, case.world.task.start)
     return None
 
 
 def inputs_are_left_alone(case: Case) -> str | None:
     """A stage changes none of its arguments in place."""
     before = Federation(*tree.clone(tuple(case.played)))
-    rows = tree.clone(case.played.c)
-    everyone = np.arange(case.world.clients)
-    for stage, function, epochs in stages(case):
-        engine.stage(case.world, stage, function, case.played.w, rows, everyone, 7, epochs)  # type: ignore[arg-type]
-    require(distance(before, Federation(case.played.w, rows)) == 0, "w or c was written to")
+    own, everyone = tree.clone(case.played.c), np.arange(case.world.clients)
+    for stage, function, epochs in case.stages:
+        engine.stage(case.world, stage, function, case.played.w, own, everyone, 7, epochs)
+    require(distance(before, Federation(case.played.w, own)) == 0, "w or c was written to")
+    return None
+
+
+def gradients_are_of_the_objective(case: Case) -> str | None:
+    """Every gradient taken equals finite differences of its objective (released code: one term had no gradient)."""
+    taken = [gradient for gradient in case.gradients() if gradient.names]
+    if not taken:
+        return "the method takes no gradient with pflbench.local"
+    chance = torch.Generator().manual_seed(1)
+    for loss, p, batch, names, found in taken:
+        along = {name: torch.randn(p[name].shape, generator=chance, dtype=p[name].dtype) for name in names}
+        ends = [float(loss({**p, **tree.axpy(h, along, {n: p[n] for n in names})}, batch)) for h in (1e-5, -1e-5)]
+        expected, slope = (ends[0] - ends[1]) / 2e-5, float(sum((found[n] * along[n]).sum() for n in names))
+        near = abs(slope - expected) <= 1e-7 + 1e-5 * abs(expected)
+        require(near, f"the objective changes by {expected:.6g} per step, its gradient says {slope:.6g}")
     return None
 
 
 def small_clients_train(case: Case) -> str | None:
     """A client with fewer samples than one batch, even one sample, takes part (a library dropped its only batch)."""
     smallest = int(np.argmin([len(part) for part in case.world.train]))
-    other = replace(case.world, pixels=changed_pixels(case.world, smallest), cohort_size=case.world.clients)
     same = replace(case.world, cohort_size=case.world.clients)
-    gap = distance(toy.played(same, 1), toy.played(other, 1))
-    require(gap > 1e-9, "its data do not matter")
+    other = replace(same, pixels=_inverted(case.world, smallest))
+    require(distance(toy.played(same, 1), toy.played(other, 1)) > 1e-9, "its data do not matter")
     return None
 
 
@@ -208,42 +201,42 @@ def the_aggregate_is_used(case: Case) -> str | None:
     """Changing the aggregate changes the next round's training (in released code it was evaluated and never used)."""
     if not tree.flatten(case.played.w):
         return "the server holds nothing"
-    if "spectral_released" in case.name:
-        return "the released code, audited: its aggregate is unused once every client has been seen"
-    moved = Federation(tree.each(lambda leaf: leaf + 0.1, case.played.w), tree.clone(case.played.c))
+    if case.kind.__name__ in UNUSED:
+        return "the released code, audited: once a client has been seen, its aggregate is unused"
     kept = Federation(case.played.w, tree.clone(case.played.c))
-    gap = distance(*(engine.play(case.world, f, 3)[0] for f in (kept, moved)))
+    moved = Federation(tree.each(lambda leaf: leaf + 0.1, case.played.w), tree.clone(case.played.c))
+    gap = distance(*(engine.play(case.world, federation, 3)[0] for federation in (kept, moved)))
     require(gap > 1e-6, "the next round is the same")
     return None
 
 
 def personal_models_are_trained(case: Case) -> str | None:
     """A sampled client's deployed model is neither the initial nor the generic one (two libraries deploy just those)."""
-    models = deployed(case, 0)
-    if models is None:
+    made = replace(case.world, cohort_size=case.world.clients)
+    federation = toy.played(made, 2)
+    own, *others = (deployed(made, federation, client, 2) for client in (0, 1, 3))
+    generic = case.method.generic(federation.w)
+    if own is None:
         return "the method deploys no personal model"
-    start, generic = case.world.task.start, case.method.generic(case.played.w)
-    require(distance(models, start) > 1e-6, "it is the initial model")
-    if generic is not None:
-        require(distance(models, generic) > 1e-9, "it is the generic model")
-    others = [deployed(case, k) for k in (1, 3)]
-    require(all(distance(models, cast(State, other)) > 1e-9 for other in others), "two clients deploy the same model")
+    require(distance(own, made.task.start) > 1e-6, "it is the initial model")
+    require(generic is None or distance(own, generic) > 1e-9, "it is the generic model")
+    require(all(distance(own, other) > 1e-9 for other in others), "two clients deploy the same model")
     return None
 
 
 def defaults_do_something(case: Case) -> str | None:
     """No default switches the method off: a coefficient that may be zero is not, and zero gives another result."""
-    rows = [row for row in describe(case.kind) if may_be_zero(row)]
-    if not rows:
+    fields = [field for field in describe(case.kind) if _may_be_zero(field)]
+    if not fields:
         return "no field may be zero"
     world = toy.world(case.method, momentum=0.0, weight_decay=0.0)
     base = toy.played(world)
-    for row in rows:
-        require(row.default != 0, f"{row.name} = 0 by default")
-        if row.name in dict(INERT).get(case.kind.__name__, ()):
-            continue
-        off = replace(world, method=dataclasses.replace(case.method, **{row.name: type(row.default)(0)}))  # type: ignore[type-var]
-        require(_differ(base, toy.played(off)), f"{row.name} = {row.default} gives what {row.name} = 0 gives")
+    for field in fields:
+        require(field.default != 0, f"{field.name} = 0 by default")
+        off = case.with_fields(**{field.name: type(field.default)(0)}).method
+        if field.name not in INERT.get(case.kind.__name__, ()):
+            same = distance(base, toy.played(replace(world, method=off))) <= 1e-9
+            require(not same, f"{field.name} = {field.default} gives what {field.name} = 0 gives")
     return None
 
 
@@ -251,41 +244,36 @@ def statistics_are_state(case: Case) -> str | None:
     """BatchNorm buffers move in every model that is trained, the aggregate's and the personal ones."""
     made = toy.world(case.method, model=lambda: toy.tiny(norm=True))
     played = toy.played(made)
-    names = [name for name in made.task.start if name not in made.task.parameters]
-    generic = case.method.generic(played.w)
-    trained = [("generic", generic)] if generic is not None else []
-    personal = case.method.deploy(played.w, _client(played, 0))
-    trained += [("personal", personal)] if personal is not None else []
-    for which, model in trained:
-        still = [name for name in names if torch.equal(model[name], made.task.start[name])]
+    trained = {"generic": case.method.generic(played.w), "personal": models(made, played)[0]}
+    for which, model in trained.items():
+        still = [n for n in made.task.start if n not in made.task.parameters and model is not None
+                 and torch.equal(model[n], made.task.start[n])]  # fmt: skip
         require(not still, f"the {which} model's {', '.join(still)} did not move")
-    return None if trained else "the method deploys no model"
+    return None if any(model is not None for model in trained.values()) else "the method deploys no model"
 
 
 def nothing_drifts(case: Case) -> str | None:
     """One round at zero learning rate, with momentum and weight decay, moves no model: nothing drifts by itself."""
     made = replace(case.world, decay=lambda round: 0.0, cohort_size=case.world.clients)
     after = toy.played(made, 1)
-    models = [
-        case.method.generic(after.w),
-        *(case.method.deploy(after.w, _client(after, k)) for k in range(made.clients)),
-    ]
-    for model in models:
+    for model in (case.method.generic(after.w), *models(made, after)):
         if model is not None:
             within(model, made.task.start, 1e-12)
     return None
 
 
-LAWS: tuple[Callable[[Case], str | None], ...] = (
+LAWS: tuple[Law, ...] = (
     is_a_frozen_record,
     imports_one_client_only,
     documents_itself,
     draws_no_chance,
+    rounds_keep_the_structure,
     loop_is_vmap,
     neighbours_do_not_matter,
     padding_is_nothing,
     states_are_values,
     inputs_are_left_alone,
+    gradients_are_of_the_objective,
     small_clients_train,
     the_generic_model_moves,
     the_aggregate_is_used,
@@ -295,65 +283,21 @@ LAWS: tuple[Callable[[Case], str | None], ...] = (
     nothing_drifts,
 )
 
-# fields that are inert by the released code's own construction, which the audit is there to show
-INERT = (("SpectralReleased", ("lam_g", "lam_l")),)
+
+def _apart(federation: Federation, start: State) -> None:
+    """Requires every leaf to lie in memory of its own, none in that of the first model."""
+    taken = {leaf.untyped_storage().data_ptr(): f"the first model's {name}" for name, leaf in start.items()}
+    for name, leaf in tree.flatten(tuple(federation)).items():
+        place = leaf.untyped_storage().data_ptr()
+        require(not leaf.numel() or place not in taken, f"{name} is {taken.get(place)}")
+        taken[place] = name
 
 
-def require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise Broken(otherwise)
+def _may_be_zero(field: FieldDoc) -> bool:
+    return field.type in ("float", "int") and field.allowed.split(" and ")[0] == ">= 0"
 
 
-def within(one: Any, other: Any, bound: float) -> None:
-    gap = distance(one, other)
-    require(gap <= bound, f"states differ by {gap:.1e}, allowed {bound:g}")
-
-
-def distance(one: Any, other: Any) -> float:
-    """Largest absolute difference between two trees of one structure; NaN counts as infinite."""
-    one, other = (tuple(item) if isinstance(item, Federation) else item for item in (one, other))
-    gaps = tree.flatten(
-        tree.each(lambda a, b: (a.double() - b.double()).abs().max() if a.numel() else torch.zeros(()), one, other)
-    )
-    worst = max((float(gap) for gap in gaps.values()), default=0.0)
-    return float("inf") if any(torch.isnan(gap) for gap in gaps.values()) else worst
-
-
-def _differ(one: Federation, other: Federation) -> bool:
-    shapes = [{name: leaf.shape for name, leaf in tree.flatten(tuple(f)).items()} for f in (one, other)]
-    return shapes[0] != shapes[1] or distance(one, other) > 1e-9
-
-
-def _client(federation: Federation, client: int) -> Any:
-    return tree.each(lambda leaf: leaf[client], federation.c)
-
-
-def may_be_zero(row: FieldDoc) -> bool:
-    return row.type in ("float", "int") and row.allowed.split(" and ")[0] == ">= 0"
-
-
-def stages(case: Case) -> list[tuple[str, Any, int]]:
-    work = case.method.work(case.world.task)
-    return [
-        ("contribute", case.method.contribute, work.contribute),
-        ("personalise", case.method.personalise, work.personalise),
-        ("adapt", case.method.adapt, work.adapt),
-    ]
-
-
-def deployed(case: Case, client: int) -> State | None:
-    """The model that a client would use after two rounds of everyone, fine-tuned where the method says so."""
-    made = replace(case.world, cohort_size=case.world.clients)
-    federation = toy.played(made, 2)
-    here = np.array([client])
-    rows = tree.rows(federation.c, torch.as_tensor(here))
-    epochs = case.method.work(made.task).adapt
-    if epochs:
-        rows = engine.stage(made, "adapt", case.method.adapt, federation.w, rows, here, 2, epochs)
-    return case.method.deploy(federation.w, tree.each(lambda leaf: leaf[0], rows))
-
-
-def changed_pixels(world: World, client: int) -> Any:
+def _inverted(world: World, client: int) -> Pixels:
     """The world's training images with one client's inverted."""
     x = world.pixels.x.clone()
     x[world.train[client]] = 255 - x[world.train[client]]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from pflbench import measures, stats
@@ -68,12 +69,14 @@ def describe_all(kind: str, things: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def describe_one(name: str, thing: Any) -> None:
-    """Documentation of one thing and a row per field: type, default, range, meaning, source."""
+def describe_one(name: str, thing: Any, page: str | None) -> None:
+    """Documentation of one thing, its ``page`` in markdown if it has one, and a row per field: type, default, source."""
     console = Console()
-    text = thing if isinstance(thing, str) else _documentation(thing)
-    console.print(f"{name}\n", style="bold")
-    console.print(text, highlight=False)
+    if page is not None:
+        console.print(Markdown(page))
+    else:
+        console.print(f"{name}\n", style="bold")
+        console.print(thing if isinstance(thing, str) else _documentation(thing), highlight=False)
     rows = [] if isinstance(thing, str) else describe(thing)
     if rows:
         table = _table("field", "type", "default", "allowed", "meaning", "source of the default")
@@ -146,7 +149,7 @@ def _first_line(thing: Any) -> str:
 def law_table(method: str, verdicts: Sequence[tuple[str, bool | None, str]]) -> None:
     """One row per law, and a line that counts."""
     words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "not applicable"}
-    table = _table("law", method, "")
+    table = _table("law", Path(method).stem, "")
     for law, holds, detail in verdicts:
         table.add_row(law, words[holds], detail)
     console = Console()
