@@ -32,7 +32,8 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, channels, height, width]."""
-        mask = training_mask()
+        mask, given = training_mask(), x.dtype
+        x = x.to(self.running_mean.dtype)  # statistics are kept, and so computed, in float32 at least
         mean, variance = self.running_mean, self.running_var
         if mask is not None:
             share = mask.to(x.dtype)[:, None, None, None]
@@ -43,7 +44,7 @@ class BatchNorm2d(nn.Module):
             put_buffer(f"{self.key}.running_mean", torch.lerp(self.running_mean, mean.detach(), self.momentum))
             put_buffer(f"{self.key}.running_var", torch.lerp(self.running_var, unbiased.detach(), self.momentum))
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return (x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(given)
 
 
 def name(module: nn.Module) -> None:

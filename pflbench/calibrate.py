@@ -35,7 +35,11 @@ def measure(experiment: Experiment, machine: Machine, *, batches: int, repeats: 
     """Stage -> seconds per batch of one client on one core or GPU, ``batches`` full ones a pass; 0 for an empty stage."""
     one = {"clients": 1, "participation": 1.0, "partition": Choice(name="iid")}
     device = pick_device(machine.device)
-    world, _ = build(complete(experiment.model_copy(update=one)), replace(machine, engine="loop", threads=1), device)
+    world, _ = build(
+        complete(experiment.model_copy(update=one), machine.data_root),
+        replace(machine, engine="loop", threads=1),
+        device,
+    )
     most = len(world.train[0]) // world.batch_size
     if batches > most:
         raise BadInput("batches", batches, f"the data set has {most} full batches of {world.batch_size}")
@@ -72,10 +76,8 @@ def entry(
     repeats: int,
 ) -> dict[str, Any]:
     """The description of fleet ``like`` with the seconds per batch that were found; all else is as in ``like``."""
-    experiment = complete(experiment)
-    what = (
-        f"{experiment.method.name}, {experiment.model.name}, {experiment.dataset}, batches of {experiment.batch_size}"
-    )
+    experiment = complete(experiment, machine.data_root)
+    what = f"{experiment.method.name}, {experiment.model.name}, {experiment.dataset.name}, batches of {experiment.batch_size}"
     where = hardware(pick_device(machine.device))
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy"))
     day = datetime.now(UTC).date().isoformat()

@@ -14,7 +14,7 @@ from pflbench.timeline import Fleet, personal_budget
 
 def cut(world: engine.World, rounds: int, fleet: Fleet, rng: np.random.Generator) -> engine.World:
     """The same world, but personal work stops when ``fleet`` has the next generic model at the client."""
-    w, bank = engine.start(world)
+    w, bank = engine.start(replace(world, bank=tree.repeat))  # never in a file: nothing is written before a run starts
     cohorts = [engine.cohort_of(world, round).tolist() for round in range(rounds)]
     charged = [[engine.charge(world, client, 0) for client in cohort] for cohort in cohorts]
     costs = {

@@ -10,7 +10,7 @@ the cohort M.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -57,6 +57,7 @@ class World:
     image that trains, with ``crop_flip`` a random crop after padding and a random mirror image. budget: per round,
     client -> most batches of its personal stage; None: all that are planned. recorder: captures
     graphs where there is a GPU; captured: the whole stages captured so far.
+    bank: puts the clients' states where they lie; plan: what lies where, and its bytes, in words.
     """
 
     method: Method
@@ -78,6 +79,8 @@ class World:
     augment: Literal["none", "crop_flip"] = "none"
     budget: Sequence[Mapping[int, int]] | None = None
     recorder: Recorder | None = None
+    bank: Callable[[Tree, int], Tree] = tree.repeat
+    plan: tuple[str, ...] = ()
     captured: dict[tuple[object, ...], StageGraph] = field(default_factory=dict)
 
     @property
@@ -88,7 +91,7 @@ class World:
 def start(world: World) -> Federation:
     """The state before round 0: every client holds the same first state, by value."""
     w, c = world.method.init(world.task, world.task.start)
-    return Federation(tree.clone(w), tree.repeat(c, world.clients))
+    return Federation(tree.clone(w), world.bank(c, world.clients))
 
 
 def cohort_of(world: World, round: int) -> np.ndarray:
@@ -101,7 +104,7 @@ def play(world: World, federation: Federation, round: int) -> tuple[Federation, 
     """One round. The clients' states of ``federation`` are donated: their rows are overwritten in place."""
     w, bank = federation
     cohort = cohort_of(world, round)
-    index = torch.as_tensor(cohort, device=world.pixels.x.device)
+    index = torch.as_tensor(cohort, device=world.pixels.device)
     work = world.method.work(world.task)
     run = partial(stage, world, cohort=cohort, round=round)
     uploads, c = run("contribute", world.method.contribute, w, tree.rows(bank, index), epochs=work.contribute)
@@ -130,14 +133,15 @@ def charge(world: World, client: int, round: int) -> tuple[int, int]:
 
 def upload_of_nothing(world: World, w: Tree, bank: Tree) -> Tree:
     """What a client sends that has no batch: the structure, shapes and types of every upload."""
-    mine = tree.rows(bank, torch.zeros(1, dtype=torch.int64, device=world.pixels.x.device))
+    mine = tree.rows(bank, torch.zeros(1, dtype=torch.int64, device=world.pixels.device))
     upload, _ = stage(world, "contribute", world.method.contribute, w, mine, np.array([0]), 0, epochs=0)
     return tree.each(lambda leaf: leaf[0], upload)
 
 
 def finite(federation: Federation) -> bool:
     """Whether every number of the state is finite."""
-    return all(bool(torch.isfinite(leaf).all()) for leaf in tree.flatten(tuple(federation)).values())
+    leaves = tree.flatten(tuple(federation)).values()
+    return all(bool(torch.isfinite(part).all()) for leaf in leaves for part in torch.split(leaf.flatten(), 2**24))
 
 
 def chunks(steps: np.ndarray, most: int) -> list[np.ndarray]:
@@ -208,7 +212,7 @@ def _feeds(
         table = _draw(world, int(client), round, stage, epochs)
         index[row, :, : table.shape[1]] = table
     positions = index.reshape(len(clients), epochs, longest, size)
-    device = world.pixels.x.device
+    device = world.pixels.device
     draws = {"index": np.maximum(positions, 0), "mask": positions >= 0}
     if world.augment == "crop_flip":
         crop, flip = np.zeros((*index.shape, 2), dtype=np.int64), np.zeros(index.shape, dtype=bool)
@@ -226,7 +230,7 @@ def stage(
     world: World, name: Stage, function: StageFunction, w: Tree, c: Tree, cohort: np.ndarray, round: int, epochs: int
 ) -> Tree:
     """``function`` at every client of the cohort. c and the result: leaves [M, ...], in the order of the cohort."""
-    device = world.pixels.x.device
+    device = world.pixels.device
     decay = torch.tensor(world.decay(round), dtype=world.network.dtype, device=device)
     steps = _steps(world, cohort)
     # a stage captured whole needs one shape for every round: pad to the longest client there is
@@ -235,21 +239,25 @@ def stage(
 
     def group(positions: np.ndarray) -> Tree:
         draws, awake = _feeds(world, cohort[positions], round, name, epochs, whole)
+        most = len(positions) * max(map(len, world.train)) if whole else None
+        pixels, draws["index"] = world.pixels.near(draws["index"], most)
+        moved = (pixels.x, pixels.y) if world.pixels.apart else ()  # what a captured stage has to be given anew
         mine = tree.rows(c, torch.as_tensor(positions, device=device))
         run = plain if whole or world.recorder is None else fold_with(world.recorder)
 
         def all_of(inputs: Tree) -> Tree:
-            w, c, draws, decay = inputs
+            w, c, draws, decay, given = inputs
+            batch = (replace(pixels, x=given[0], y=given[1]) if given else pixels).batch
 
             def one(c: Tree, draws: dict[str, Tensor]) -> Tree:
-                return function(world.task, w, c, Feed(draws, world.pixels.batch, decay, awake, run))
+                return function(world.task, w, c, Feed(draws, batch, decay, awake, run))
 
             if world.engine == "vmap":
                 return torch.func.vmap(one)(c, draws)
             with alone():
                 return tree.each(lambda leaf: leaf[None], one(*tree.each(lambda leaf: leaf[0], (c, draws))))
 
-        inputs = (w, mine, draws, decay)
+        inputs = (w, mine, draws, decay, moved)
         if not whole or world.recorder is None:
             return all_of(inputs)
         key = (name, len(positions), epochs)

@@ -44,7 +44,9 @@ def evaluate(world: World, federation: Federation, round: int) -> Scores:
     if generic is not None:
         hits = _hits(world, generic, world.official, np.arange(len(world.official.y)))
         official, shared = int(hits.sum()), _generic(world, generic, hits, w, bank)
-    first = tree.each(lambda leaf: leaf[0], bank)
+    first = tree.each(
+        lambda leaf: leaf[0], tree.rows(bank, torch.zeros(1, dtype=torch.long, device=world.pixels.device))
+    )
     personal = NOTHING if world.method.deploy(w, first) is None else _personal(world, w, bank, round)
     return Scores(official, shared[0], personal[0], shared[1], personal[1])
 
@@ -80,7 +82,7 @@ def _everyone(world: World, models: Callable[[Tensor], State]) -> Pair:
     """Correct predictions of ``models(clients)``, made block by block to bound memory, on local tests and validation."""
     tests, checks = [], []
     for block in np.array_split(np.arange(world.clients), -(-world.clients // world.chunk)):
-        made = models(torch.as_tensor(block, device=world.pixels.x.device))
+        made = models(torch.as_tensor(block, device=world.pixels.device))
         tests += _count(world, made, world.official, [world.test[k] for k in block])
         if len(world.validation):
             checks += _count(world, made, world.pixels, [world.validation[k] for k in block])
@@ -91,7 +93,7 @@ def _count(world: World, models: State, pixels: Pixels, parts: Sequence[np.ndarr
     """[K]: correct predictions of model k (leaves [K, ...]) on the samples ``parts[k]``."""
     sizes = np.array([len(part) for part in parts])
     groups = groups_of(world, sizes)
-    device = pixels.x.device
+    device = pixels.device
 
     def group(positions: np.ndarray) -> np.ndarray:
         if world.engine == "loop":
@@ -101,10 +103,11 @@ def _count(world: World, models: State, pixels: Pixels, parts: Sequence[np.ndarr
         for row, k in enumerate(positions):
             index[row, : sizes[k]] = parts[k]
         where, mask = (torch.as_tensor(item, device=device) for item in (np.maximum(index, 0), index >= 0))
+        near, where = pixels.near(where)
         own = tree.rows(models, torch.as_tensor(positions, device=device))
         with torch.no_grad():
-            guess = torch.func.vmap(lambda p, i: world.network.predict(p, pixels.images(i)))(own, where)
-        hits: np.ndarray = ((guess == pixels.y[where]) & mask).sum(1).cpu().numpy()
+            guess = torch.func.vmap(lambda p, i: world.network.predict(p, near.images(i)))(own, where)
+        hits: np.ndarray = ((guess == near.y[where]) & mask).sum(1).cpu().numpy()
         return hits
 
     counts = np.concatenate(parallel(world.threads, group, groups))
@@ -118,8 +121,8 @@ def _hits(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarr
 
 
 def _right(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarray:
-    where = torch.as_tensor(index, device=pixels.x.device)
+    near, where = pixels.near(torch.as_tensor(index, device=pixels.device))
     with torch.no_grad():
-        right = world.network.predict(p, pixels.images(where)) == pixels.y[where]
+        right = world.network.predict(p, near.images(where)) == near.y[where]
     hits: np.ndarray = right.cpu().numpy()
     return hits

@@ -185,11 +185,11 @@ def serve(
 
     patience_s: the longest wait for one message, the computation before it included.
     """
-    experiment = complete(experiment)
+    experiment = complete(experiment, machine.data_root)
     machine = replace(machine, device="cpu", engine="loop")
     world, _ = build(experiment, machine, torch.device("cpu"))
     context = get_context("forkserver")  # torch is imported once, and no thread is forked
-    context.set_forkserver_preload([__name__, f"pflbench.data.{experiment.dataset}"])
+    context.set_forkserver_preload([__name__, f"pflbench.data.{experiment.dataset.name}"])
     everyone = range(world.clients)
     with tempfile.TemporaryDirectory() as folder:
         rest = (experiment, machine, fleet, Path(folder), patience_s)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pflbench import batchnorm
+from pflbench import batchnorm, resnet
 from pflbench.fields import hyper, pick, resolve
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -67,8 +67,26 @@ def cnn(
     return Model(_Net(body, nn.Linear(hidden, classes)), "head", convolutional=True)
 
 
+def _resnet(depth: int) -> Callable[..., Model]:
+    def factory(
+        shape: Shape,
+        classes: int,
+        *,
+        norm: resnet.Norm = "batch",
+        width: resnet.Width = 64,
+        stem: resnet.Stem = "auto",
+        pretrained: resnet.Pretrained = "",
+    ) -> Model:
+        module = resnet.make(depth, shape, classes, norm=norm, width=width, stem=stem, pretrained=pretrained)
+        return Model(module, "fc", convolutional=True)
+
+    factory.__doc__ = f"ResNet-{depth} (He et al., CVPR 2016, arXiv 1512.03385) for 32x32 images or larger ones."
+    return factory
+
+
 MODELS: dict[str, Callable[..., Model]] = {"mlp": mlp, "cnn_small": cnn_small, "cnn": cnn}
-SMALLEST = {"mlp": 1, "cnn_small": 4, "cnn": 16}  # pixels per side
+MODELS |= {f"resnet{depth}": _resnet(depth) for depth in resnet.DEPTHS}
+SMALLEST = {"mlp": 1, "cnn_small": 4, "cnn": 16} | {f"resnet{depth}": 8 for depth in resnet.DEPTHS}  # pixels per side
 
 
 def build(name: str, fields: Mapping[str, Any], shape: Shape, classes: int, seed: int) -> Model:

@@ -107,20 +107,66 @@ def shards(
     return _parts(owner, clients)
 
 
-SCHEMES: dict[str, Scheme] = {f.__name__: f for f in (iid, dirichlet, bernoulli_dirichlet, shards)}
+def natural(
+    labels: Labels,
+    clients: int,
+    rng: np.random.Generator,
+    users: Labels | None = None,
+    *,
+    column: Annotated[str, hyper("column of the users; empty: the one that the data were prepared with")] = "",
+    minimum: Annotated[int, hyper("fewest training samples of a user who takes part", source="ours", ge=1)] = 10,
+    classes: Annotated[int, hyper("fewest classes of a user who takes part", source="ours", ge=1)] = 2,
+) -> list[Indices]:
+    """A client is a user of the data set (users: [n], -1 for nobody); C of those who may take part, drawn at random.
+
+    Raises BadInput if the data set has no users or too few of them may take part.
+    """
+    if users is None:
+        raise BadInput("partition", "natural", "needs a data set with users, such as hf:flwrlabs/femnist")
+    parts = _parts(users, int(users.max()) + 1)
+    small = np.array([len(part) < minimum for part in parts])
+    plain = np.array([len(np.unique(labels[part])) < classes for part in parts])
+    able = np.flatnonzero(~(small | plain))
+    if clients > len(able):
+        why = f"{small.sum()} have fewer than {minimum} samples, {plain.sum()} fewer than {classes} classes"
+        raise BadInput("clients", clients, f"at most {len(able)}: of {len(parts)} users {why}")
+    return [parts[user] for user in np.sort(rng.choice(able, clients, replace=False))]
+
+
+SCHEMES: dict[str, Scheme] = {f.__name__: f for f in (iid, dirichlet, bernoulli_dirichlet, shards)}  # of labels alone
+ALL: dict[str, Scheme] = {**SCHEMES, "natural": natural}
 
 
 def partition(
-    labels: Labels, clients: int, scheme: str, fields: Mapping[str, Any], rng: np.random.Generator
+    labels: Labels,
+    clients: int,
+    scheme: str,
+    fields: Mapping[str, Any],
+    rng: np.random.Generator,
+    users: Labels | None = None,
 ) -> list[Indices]:
-    """C index lists by the named scheme; ``fields`` may be text, as typed. Raises BadInput for anything unusable."""
-    function = SCHEMES[pick(scheme, SCHEMES, "partition")]
+    """C index lists by the named scheme; ``fields`` may be text, as typed. Raises BadInput for anything unusable.
+
+    users: [n], whose sample it is, for ``natural``.
+    """
+    function = ALL[pick(scheme, ALL, "partition")]
     values = resolve(function, fields, "partition")
     if clients < 1:
         raise BadInput("clients", clients, "at least 1")
     if clients > len(labels):
         raise BadInput("clients", clients, f"at most {len(labels)}, the number of training samples")
+    if function is natural:
+        return natural(labels, clients, rng, users, **values)
     return function(labels, clients, rng, **values)
+
+
+def user_tests(parts: Sequence[Indices], users: Labels, test_users: Labels) -> list[Indices]:
+    """C local test sets: the test samples of each client's own user. Raises BadInput for a user who has none."""
+    tests = [np.flatnonzero(test_users == users[part[0]]) for part in parts]
+    for client, test in enumerate(tests):
+        if not len(test):
+            raise BadInput("partition", f"client {client}", "its user has no test images")
+    return tests
 
 
 def local_tests(

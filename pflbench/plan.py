@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
 
+from pflbench import data
 from pflbench.errors import BadInput
 from pflbench.fields import canonical, hyper, parse, pick, resolve
 
@@ -38,7 +39,15 @@ def _choice(value: Any) -> Any:
     return value
 
 
+def _dataset(value: Any) -> Any:
+    if isinstance(value, str):
+        name, fields = data.parse(value)
+        return {"name": name, "fields": fields}
+    return _choice(value)
+
+
 Chosen = Annotated[Choice, BeforeValidator(_choice)]
+ChosenData = Annotated[Choice, BeforeValidator(_dataset)]
 
 
 class Experiment(BaseModel):
@@ -46,7 +55,10 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     method: Chosen = Field(description="method, NAME or NAME:field=value,... or ./file.py")
-    dataset: str = Field("digits", description="data set")
+    dataset: ChosenData = Field(Choice(name="digits"), description="data set, NAME or NAME:field=value,...")
+    augment: Literal["none", "crop_flip"] = Field(
+        "none", description="of images that train: random crop after padding by 4, random mirror image"
+    )
     partition: Chosen = Field(
         Choice(name="dirichlet", fields={"alpha": 0.1}), description="how samples are split over clients"
     )
@@ -92,13 +104,24 @@ class Experiment(BaseModel):
             name = str(first["loc"][0]) if first["loc"] else "experiment"
             raise BadInput(name, values.get(name, "missing"), first["msg"]) from None
 
+    @field_serializer("dataset")
+    def _plain(self, dataset: Choice) -> Any:
+        """A data set that its name identifies is written as its name."""
+        return dataset.model_dump() if dataset.fields or dataset.digest else dataset.name
+
     @property
     def address(self) -> str:
-        """16 hex digits that identify a *resolved* experiment; the paths of files outside are replaced by their digests."""
+        """16 hex digits that identify a *resolved* experiment; what lies in files outside is replaced by its digest."""
         values = self.model_dump()
         values["method"]["name"] = Path(self.method.name).stem
         if self.partition.digest:
             values["partition"]["fields"] = {}
+        if self.dataset.digest:
+            values["dataset"]["fields"] = {}
+        if self.model.digest:
+            del values["model"]["fields"]["pretrained"]
+        if self.augment == "none":
+            del values["augment"]  # what is not augmented keeps the address it had before there was this field
         if self.cut is None:
             del values["cut"]  # what is not cut keeps the address it had before there was this field
         else:
@@ -120,7 +143,8 @@ class Machine:
     """Where and how; changes no number beyond rounding.
 
     threads: clients computed at a time on a CPU. chunk: most clients in one vmapped call. graphs: capture CUDA graphs on
-    a GPU. deterministic: only kernels that give the same bits again. checkpoint_s: seconds between checkpoints.
+    a GPU. deterministic: only kernels that give the same bits again. place_data, place_clients: where data and client
+    states lie; auto: where there is room. checkpoint_s: seconds between checkpoints.
     """
 
     device: str = "auto"
@@ -131,6 +155,8 @@ class Machine:
     deterministic: bool = True
     data_root: Path | None = None
     results: Path = Path("results")
+    place_data: Literal["auto", "device", "host"] = "auto"
+    place_clients: Literal["auto", "device", "host", "file"] = "auto"
     keep_models: bool = False
     checkpoint_s: float = 30.0
 
@@ -175,14 +201,17 @@ def decay_of(experiment: Experiment) -> Callable[[int], float]:
     return lambda round: schedule(round / last, **fields)
 
 
-def complete(experiment: Experiment) -> Experiment:
-    """The resolved experiment: every default written out, every name and field checked. Raises BadInput."""
-    from pflbench import data, models, registry
-    from pflbench.partitions import SCHEMES
+def complete(experiment: Experiment, root: Path | None = None) -> Experiment:
+    """The resolved experiment: every default written out, every name and field checked. Raises BadInput.
+
+    root: folder of the data, needed for a data set that its content identifies unless the digest is given.
+    """
+    from pflbench import models, registry, resnet
+    from pflbench.partitions import ALL
     from pflbench.splits import card_of
     from pflbench.timeline import draw_fleet, fleet_digest, load_fleet
 
-    pick(experiment.dataset, data.names(), "dataset")
+    dataset = resolved_data(experiment.dataset, root)
     method = experiment.method
     fields = resolve(registry.method_class(method.name), method.fields, f"method {method.name}")
     method = Choice(name=method.name, fields=fields, digest=registry.digest(method.name))
@@ -191,14 +220,16 @@ def complete(experiment: Experiment) -> Experiment:
         card = card_of(Path(str(partition.fields.get("path", ""))))
         partition = Choice(name="file", fields={"path": str(partition.fields["path"])}, digest=card["checksum"])
     else:
-        function = SCHEMES[pick(partition.name, [*SCHEMES, "file"], "partition")]
+        function = ALL[pick(partition.name, [*ALL, "file"], "partition")]
         partition = Choice(
             name=partition.name, fields=resolve(function, partition.fields, f"partition {partition.name}")
         )
     model = experiment.model
-    name = ("mlp" if experiment.dataset == "digits" else "cnn") if model.name == "auto" else model.name
+    name = ("mlp" if dataset.name == "digits" else "cnn") if model.name == "auto" else model.name
     factory = models.MODELS[pick(name, [*models.MODELS, "auto"], "model")]
-    model = Choice(name=name, fields=resolve(factory, model.fields, f"model {name}"))
+    fields = resolve(factory, model.fields, f"model {name}")
+    weights = fields.get("pretrained")
+    model = Choice(name=name, fields=fields, digest=agreed(model, resnet.digest(Path(weights)) if weights else None))
     schedule = experiment.schedule
     curve = SCHEDULES[pick(schedule.name, SCHEDULES, "schedule")]
     schedule = Choice(name=schedule.name, fields=resolve(curve, schedule.fields, f"schedule {schedule.name}"))
@@ -207,5 +238,21 @@ def complete(experiment: Experiment) -> Experiment:
         digest = fleet_digest(load_fleet(cut.name))
         cut = Choice(name=cut.name, fields=resolve(draw_fleet, cut.fields, f"cut {cut.name}"), digest=digest)
     seed = experiment.seed if experiment.partition_seed is None else experiment.partition_seed
-    changes = {"method": method, "partition": partition, "model": model, "schedule": schedule, "partition_seed": seed}
-    return experiment.model_copy(update={**changes, "cut": cut})
+    changes = {"dataset": dataset, "method": method, "partition": partition, "model": model, "schedule": schedule}
+    return experiment.model_copy(update={**changes, "partition_seed": seed, "cut": cut})
+
+
+def resolved_data(dataset: Choice, root: Path | None) -> Choice:
+    """The data set with all its fields, and the digest of its content unless its name says which it is."""
+    fields = data.resolve(dataset.name, dataset.fields)
+    if root is None and dataset.digest:
+        return dataset.model_copy(update={"fields": fields})  # a plan made where the data are not
+    digest = agreed(dataset, data.digest(dataset.name, fields, root))
+    return Choice(name=dataset.name, fields=fields, digest=digest)
+
+
+def agreed(choice: Choice, digest: str | None) -> str | None:
+    """``digest``, that of the files at hand. Raises BadInput if the experiment asks for another."""
+    if choice.digest not in (None, digest):
+        raise BadInput(choice.name, digest, f"other files than those of the experiment, {choice.digest}")
+    return digest

@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,14 @@ import torch
 
 from pflbench import data, engine, models, registry, store, tree
 from pflbench.batchnorm import LocalStatistics
+from pflbench.budget import Placement, budget, lines, place
 from pflbench.cutoff import cut
 from pflbench.data import Samples
 from pflbench.errors import BadInput
 from pflbench.evaluation import Scores, evaluate
 from pflbench.graphs import CudaRecorder
-from pflbench.partitions import hold_out, local_tests, partition
+from pflbench.partitions import hold_out, local_tests, partition, user_tests
+from pflbench.placement import bank_at, memory, pixels_at, sizes_of
 from pflbench.plan import MEANING, Experiment, Machine, complete, decay_of
 from pflbench.splits import import_split
 from pflbench.store import Record
@@ -88,7 +91,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
 
     Raises BadInput for anything that cannot be used, before a file is written; Interrupted after Ctrl-C or SIGTERM.
     """
-    experiment = complete(experiment)
+    experiment = complete(experiment, machine.data_root)
     path = store.result_path(machine.results, experiment.method.name, experiment.address)
     kept = path.with_suffix(".safetensors")
     if path.exists() and (kept.exists() or not machine.keep_models):
@@ -138,7 +141,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
 def build(experiment: Experiment, machine: Machine, device: torch.device) -> tuple[engine.World, Samples]:
     """The world of a resolved experiment: data, split, model, first weights, all on ``device``."""
     set_arithmetic(experiment.precision, machine.deterministic)
-    samples = data.load(experiment.dataset, machine.data_root)
+    samples = data.load(experiment.dataset.name, machine.data_root, experiment.dataset.fields)
     train, test, validation = split(experiment, samples)
     seed = experiment.seed
     side, least = min(samples.train_x.shape[2:]), models.SMALLEST[experiment.model.name]
@@ -172,8 +175,8 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         method=method,
         task=task,
         network=network,
-        pixels=Pixels(samples.train_x.to(device), samples.train_y.to(device), *constants),
-        official=Pixels(samples.test_x.to(device), samples.test_y.to(device), *constants),
+        pixels=Pixels(samples.train_x, samples.train_y, constants[0], constants[1], apart=True),
+        official=Pixels(samples.test_x, samples.test_y, constants[0], constants[1], apart=True),
         train=train,
         test=test,
         validation=validation,
@@ -185,12 +188,32 @@ def build(experiment: Experiment, machine: Machine, device: torch.device) -> tup
         engine=choose_engine(machine.engine, device, model.convolutional),
         chunk=machine.chunk,
         threads=machine.threads if device.type == "cpu" else 1,  # a GPU is kept busy by one
+        augment=experiment.augment,
         recorder=CudaRecorder(device) if device.type == "cuda" and machine.graphs else None,
     )
+    world = placed(world, samples, model, machine)
     if experiment.cut is not None:
         fleet, rng = draw_fleet(load_fleet(experiment.cut.name), world.clients, **experiment.cut.fields)
         world = cut(world, experiment.rounds, fleet, rng)
     return world, samples
+
+
+def placed(world: engine.World, samples: Samples, model: models.Model, machine: Machine) -> engine.World:
+    """``world`` with its data and client states where there is room for them, or where ``machine`` wants them."""
+    need = budget(sizes_of(world, samples, model))
+    auto = place(need, *memory(world.pixels.device))
+    where = Placement(
+        auto.data if machine.place_data == "auto" else machine.place_data,
+        auto.bank if machine.place_clients == "auto" else machine.place_clients,
+    )
+    move = partial(pixels_at, where.data)
+    return replace(
+        world,
+        pixels=move(world.pixels.x, world.pixels.y, world.pixels.mean, world.pixels.std),
+        official=move(world.official.x, world.official.y, world.official.mean, world.official.std),
+        bank=bank_at(where.bank, machine.results),
+        plan=tuple(lines(need, where)),
+    )
 
 
 Parts = list[np.ndarray]
@@ -201,13 +224,26 @@ def split(experiment: Experiment, samples: Samples) -> tuple[Parts, Parts, Parts
     labels, official = samples.train_y.numpy(), samples.test_y.numpy()
     chosen, seed = experiment.partition, experiment.partition_seed or 0
     if chosen.name == "file":
-        found = import_split(Path(str(chosen.fields["path"])), len(labels), len(official), experiment.dataset)
+        found = import_split(Path(str(chosen.fields["path"])), len(labels), len(official), samples.name)
         train, test = list(found.train), list(found.test)
         if len(train) != experiment.clients:
             raise BadInput("clients", experiment.clients, f"must be {len(train)}, as in the partition file")
     else:
-        train = partition(labels, experiment.clients, chosen.name, chosen.fields, stream(seed, "partition"))
-        test = local_tests(labels, train, official, stream(seed, "local tests"))
+        users, test_users = (
+            None if them is None else them.numpy() for them in (samples.train_users, samples.test_users)
+        )
+        column = chosen.fields.get("column") or samples.user
+        if column != samples.user:
+            known = f"users of {samples.user}" if samples.user else "no users"
+            raise BadInput(
+                "partition.column", column, f"{samples.name} was prepared with {known}; prepare user={column}"
+            )
+        rng = stream(seed, "partition")
+        train = partition(labels, experiment.clients, chosen.name, chosen.fields, rng, users)
+        if chosen.name == "natural" and users is not None and test_users is not None:
+            test = user_tests(train, users, test_users)
+        else:
+            test = local_tests(labels, train, official, stream(seed, "local tests"))
     if not experiment.validation:
         return train, test, []
     train, validation = hold_out(train, labels, experiment.validation, stream(seed, "validation"))
@@ -261,7 +297,9 @@ def resume(blank: engine.Federation, leaves: dict[str, torch.Tensor], path: Path
     wanted = tree.flatten(tuple(blank))
     if {name: leaf.shape for name, leaf in wanted.items()} != {name: leaf.shape for name, leaf in leaves.items()}:
         raise BadInput("checkpoint", path, "belongs to another version of this method; delete it to start over")
-    return engine.Federation(*tree.like(tuple(blank), {name: leaves[name].to(wanted[name]) for name in wanted}))
+    for name, leaf in wanted.items():  # in place: a bank stays where it was put
+        leaf.copy_(leaves[name])
+    return blank
 
 
 def progress(world: engine.World, journal: Journal, round: int, rounds: int) -> Progress:
@@ -314,7 +352,7 @@ def make_record(
 
 def provenance(machine: Machine, world: engine.World, samples: Samples, seconds: float) -> Record:
     """Where a result came from; no path, host or user name."""
-    device = world.pixels.x.device
+    device = world.pixels.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "seconds": round(seconds, 3),
@@ -329,6 +367,7 @@ def provenance(machine: Machine, world: engine.World, samples: Samples, seconds:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
         "data": samples.source,
+        "memory": list(world.plan),
     }
 
 

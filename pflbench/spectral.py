@@ -203,7 +203,9 @@ def _hashed(count: int, layer: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SpectralCoDistillation(Method):
-    lam_g: Annotated[float, hyper("pull of the GM to the PM's low frequencies", source="our sweep; code: 0.3", ge=0)] = 0.03
+    lam_g: Annotated[
+        float, hyper("pull of the GM to the PM's low frequencies", source="our sweep; code: 0.3", ge=0)
+    ] = 0.03
     lam_p: Annotated[float, hyper("pull of the PM to the GM's spectrum", source="our sweep; code: 0.4", ge=0)] = 0.3
     scale: Annotated[
         Literal["calibrated", "literal"],

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,25 +13,69 @@ from pflbench.local import Batch, training
 from pflbench.method import State, Task
 from pflbench.models import Model
 
+PAD = 4  # pixels of zeros on each side of an image before it is cropped to its own size again
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images as uint8 until a batch is made. x: [N, channels, height, width]; y: [N]; mean, std: [channels, 1, 1]."""
+    """Images as uint8 until a batch is made. x: [N, channels, height, width]; y: [N]; mean, std: [channels, 1, 1].
+
+    apart: x and y are not on the device but in host memory, and ``near`` brings over what is asked for.
+    """
 
     x: Tensor
     y: Tensor
     mean: Tensor
     std: Tensor
+    apart: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.mean.device
+
+    def near(self, index: Tensor, room: int | None = None) -> tuple["Pixels", Tensor]:
+        """(pixels on the device, ``index`` into them): all of them if they are there, else those that ``index`` names.
+
+        room: how many there shall be at least, the last one repeated, where every call must give equal shapes.
+        """
+        if not self.apart:
+            return self, index
+        used, where = torch.unique(index.cpu(), return_inverse=True)
+        if room is not None:
+            used = torch.cat([used, used[-1:].expand(max(0, room - len(used)))])
+        x, y = (part[used].to(self.device, non_blocking=True) for part in (self.x, self.y))
+        return replace(self, x=x, y=y, apart=False), where.to(self.device)
 
     def images(self, index: Tensor) -> Tensor:
         """Normalised images of ``index: [B]``: [B, channels, height, width]."""
-        return (self.x[index].to(self.mean.dtype) / 255 - self.mean) / self.std
+        return self._normal(self.x[index])
 
     def batch(self, draws: dict[str, Tensor]) -> Batch:
-        """One step's draws (index, mask: [B]) as a batch."""
-        return Batch(self.images(draws["index"]), self.y[draws["index"]], draws["mask"])
+        """One step's draws (index, mask: [B]; with augmentation crop: [B, 2], flip: [B]) as a batch."""
+        x = self.x[draws["index"]]
+        if "crop" in draws:
+            x = distorted(x, draws["crop"], draws["flip"])
+        return Batch(self._normal(x), self.y[draws["index"]], draws["mask"])
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return (x.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+def distorted(x: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
+    """Random crop and mirror image, as torchvision has them: pad x with zeros, cut, turn left and right.
+
+    x: uint8[B, channels, height, width]. crop: [B, 2], the upper left corner, 0 to 2 PAD. flip: bool[B].
+    """
+    height, width = x.shape[2:]
+    down, right = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    row = down + crop[:, :1] - PAD  # [B, height]: where each row comes from
+    column = torch.where(flip[:, None], width - 1 - right, right) + crop[:, 1:] - PAD  # [B, width]
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+    place = row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None]  # [B, height, width]
+    moved = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return moved.view(x.shape) * inside[:, None]
 
 
 class Network:
@@ -44,6 +88,7 @@ class Network:
     def __init__(self, module: nn.Module, precision: Precision) -> None:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self._compute = torch.bfloat16 if precision == "bfloat16" else self.dtype
+        self._buffers = {name for name, _ in module.named_buffers()}
         self._skeleton = copy.deepcopy(module).to("meta")
         self._mine = threading.local()
 
@@ -52,7 +97,7 @@ class Network:
         if not hasattr(self._mine, "module"):  # functional_call swaps tensors in place: one skeleton per thread
             self._mine.module = copy.deepcopy(self._skeleton)
         if self._compute != self.dtype:
-            p = {name: value.to(self._compute) for name, value in p.items()}
+            p = {name: value if name in self._buffers else value.to(self._compute) for name, value in p.items()}
         output: Tensor = torch.func.functional_call(self._mine.module, p, (x.to(self._compute),), tie_weights=False)
         return output.to(self.dtype)
 

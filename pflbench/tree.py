@@ -55,13 +55,13 @@ def repeat(tree: Tree, count: int) -> Tree:
 
 
 def rows(tree: Tree, index: Tensor) -> Tree:
-    """The rows ``index: [K]`` of every leaf ``[C, ...]``, copied."""
-    return each(lambda leaf: leaf[index], tree)
+    """The rows ``index: [K]`` of every leaf ``[C, ...]``, copied to where ``index`` is."""
+    return each(lambda leaf: leaf[index.to(leaf.device)].to(index.device, non_blocking=True), tree)
 
 
 def put_rows(tree: Tree, index: Tensor, values: Tree) -> None:
     """Writes ``values: [K, ...]`` into the rows ``index: [K]`` of every leaf ``[C, ...]``, in place."""
-    each(lambda leaf, value: leaf.index_copy_(0, index, value.to(leaf.dtype)), tree, values)
+    each(lambda leaf, value: leaf.index_copy_(0, index.to(leaf.device), value.to(leaf)), tree, values)
 
 
 def stack(trees: list[Tree]) -> Tree:

@@ -47,7 +47,7 @@ def put(folder, files):
 
 
 def test_names_are_the_modules_that_are_data_sets():
-    assert data.names() == ["digits", "fashion_mnist"]
+    assert data.names() == ["cifar10", "cifar100", "digits", "fashion_mnist", "folder", "hf", "inaturalist"]
     assert data.describe("digits").startswith("1,797 grey 8x8 images")
     assert "torchvision" in data.describe("fashion_mnist")
 
@@ -61,7 +61,7 @@ def test_listing_data_sets_imports_neither_torch_nor_scikit_learn():
 @pytest.mark.parametrize("ask", [data.describe, lambda name: data.load(name, None), lambda n: data.prepare(n, Path())])
 @pytest.mark.parametrize("name", ["digit", "_idx"])
 def test_an_unknown_name_is_refused(ask, name):
-    with pytest.raises(BadInput, match=rf"^dataset = {name}: choose from digits, fashion_mnist"):
+    with pytest.raises(BadInput, match=rf"^dataset = {name}: choose from cifar10, cifar100, digits, fashion_mnist"):
         ask(name)
 
 

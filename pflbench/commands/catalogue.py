@@ -39,9 +39,9 @@ def catalogue(kind: str) -> dict[str, Any]:
 
         return {name: registry.method_class(name) for name in registry.names()}
     if kind == "partitions":
-        from pflbench.partitions import SCHEMES
+        from pflbench.partitions import ALL
 
-        return dict(SCHEMES)
+        return dict(ALL)
     if kind == "models":
         from pflbench.models import MODELS
 

@@ -1,5 +1,7 @@
 """Prepare data sets; show, draw, export and import partitions."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,23 +9,56 @@ import click
 
 from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, shown
 from pflbench.errors import BadInput
-from pflbench.fields import pick
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="Show what is prepared, its size and checksum; reads every byte.")
 @data_root_option
-def prepare(name: str, data_root: Path | None) -> None:
-    """Fetch the files of data set NAME into --data-root and verify them."""
+def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
+    """Fetch, verify and resize data set NAME once; runs are offline afterwards. NAME may have fields.
+
+    \b
+    pflbench prepare cifar10 --data-root DIR
+    pflbench prepare hf:flwrlabs/femnist,size=28,colour=grey --data-root DIR
+    """
     from pflbench import data
 
     if data_root is None:
         raise BadInput("data_root", "missing", "give --data-root DIR or set PFLBENCH_DATA")
-    data.prepare(pick(name, data.names(), "dataset"), data_root)
-    samples = data.load(name, data_root)
+    if listing:
+        for row in data.listing(data_root):
+            state = f"{row.images[0]} + {row.images[1]} images" if row.whole and row.images else "DAMAGED"
+            click.echo(f"{row.label}: {state}, {row.bytes / 2**20:.1f} MiB, SHA-256 {row.checksum[:16]}, {row.path}")
+        return
+    if name is None:
+        raise BadInput("name", "missing", f"give one of {', '.join(data.names())}, or --list")
+    chosen, given = data.parse(name)
+    with counting(name) as watch:
+        data.prepare(chosen, data_root, given, watch)
+    samples = data.load(chosen, data_root, given)
     click.echo(
-        f"{name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
+        f"{samples.name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
     )
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error: images done, elapsed and remaining time."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task(name)
+
+    def watch(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        bar.start()  # not before the first image: bad input ends with one clear line and nothing else
+
+    try:
+        yield watch
+    finally:
+        bar.stop()
 
 
 @click.group()
@@ -43,8 +78,8 @@ def make_split(data_root: Path | None, given: dict[str, Any]) -> tuple[Any, Any,
     from pflbench.plan import complete
     from pflbench.run import split
 
-    experiment = complete(read_experiment({**given, "method": "fedavg"}, None, ()))
-    samples = data.load(experiment.dataset, data_root)
+    experiment = complete(read_experiment({**given, "method": "fedavg"}, None, ()), data_root)
+    samples = data.load(experiment.dataset.name, data_root, experiment.dataset.fields)
     return experiment, samples, split(experiment, samples)
 
 
@@ -106,7 +141,8 @@ def partition_import(path: Path, data_root: Path | None) -> None:
     from pflbench import data, tables
     from pflbench.splits import card_of, import_split
 
-    samples = data.load(card_of(path)["dataset"], data_root)
+    name, fields = data.parse(card_of(path)["dataset"])
+    samples = data.load(name, data_root, fields)
     split = import_split(path, len(samples.train_y), len(samples.test_y), samples.name)
     tables.partition_table(samples, split.train, split.test, shown_card(split.card))
     click.echo(

@@ -114,7 +114,7 @@ def compare(
         learned = differences(server, runs, experiment.rounds)
     measured = {each: run.timeline for each, run in runs.items()}
     report = {
-        "address": complete(experiment).address,
+        "address": complete(experiment, machine.data_root).address,
         "method": experiment.method.name,
         "clients": experiment.clients,
         "rounds": experiment.rounds,

@@ -25,8 +25,7 @@ def load(root: Path | None) -> Samples:
     cure = f"run `pflbench prepare fashion_mnist --data-root {root or 'DIR'}`"
     if root is None and not DEBIAN.is_dir():
         raise BadInput("data_root", "missing", f"give --data-root DIR or set PFLBENCH_DATA; to fetch the files, {cure}")
-    folders = [DEBIAN] if root is None else [root / "FashionMNIST" / "raw", root]
-    return _idx.load("fashion_mnist", folders, FILES, 10, cure)
+    return _idx.load("fashion_mnist", _folders(root), FILES, 10, cure)
 
 
 def prepare(root: Path) -> None:
@@ -36,3 +35,13 @@ def prepare(root: Path) -> None:
         return
     _idx.fetch("FashionMNIST", root)
     load(root)
+
+
+def files(root: Path) -> list[Path]:
+    """The files that are there, of each the one that is read."""
+    found = (next((f / name for f in _folders(root) if (f / name).is_file()), None) for name in FILES)
+    return [path for path in found if path is not None]
+
+
+def _folders(root: Path | None) -> list[Path]:
+    return [DEBIAN] if root is None else [root / "FashionMNIST" / "raw", root]

@@ -1,0 +1,82 @@
+"""CIFAR-10 and CIFAR-100: the official archives, or Hugging Face, in one order whatever they come from.
+
+The official files hold pickles, which can run any code when they are read. So each is read only once its MD5 is the
+published one, which torchvision knows and checks.
+"""
+
+import hashlib
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pflbench.data import hf
+from pflbench.data._images import Part, Source
+from pflbench.errors import BadInput
+
+SIDE = 32  # pixels
+IMAGES = (50_000, 10_000)  # to train, to test
+
+
+def at_hand(root: Path, family: Any, classes: int) -> Source | None:
+    """The official files in ``root``, unpacked or as the archive; None if neither is there. Raises BadInput."""
+    folder, archive = root / family.base_folder, root / family.filename
+    if folder.is_dir():
+        return _ordered(_official(root, family, classes))
+    if not archive.is_file():
+        return None
+    _verified(archive, family.tgz_md5)
+    with TemporaryDirectory(prefix="pflbench-") as temporary:
+        try:
+            with tarfile.open(archive) as packed:
+                packed.extractall(temporary, filter="data")
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise BadInput("data file", archive, f"cannot be unpacked ({error})") from None
+        return _ordered(_official(Path(temporary), family, classes))
+
+
+def fetched(root: Path, path: str, label: str, classes: int) -> Source:
+    """The data set ``path`` of Hugging Face, its numbers of images checked. Raises BadInput."""
+    source = hf.source(root, path=path, label=label, size=SIDE)
+    found = (len(source.train.labels), len(source.test.labels))
+    if found != IMAGES or source.classes != classes:
+        raise BadInput("dataset", path, f"has {found} images of {source.classes} classes, not {IMAGES} of {classes}")
+    return _ordered(source)
+
+
+def _official(root: Path, family: Any, classes: int) -> Source:
+    """Every file is verified here, so that the message names it, and by torchvision before it is unpickled."""
+    meta = (family.meta["filename"], family.meta["md5"])
+    for name, md5 in (*family.train_list, *family.test_list, meta):
+        _verified(root / family.base_folder / name, md5)
+    parts = []
+    for train in (True, False):
+        held = family(root, train=train)
+        pixels = held.data.transpose(0, 3, 1, 2)
+        parts.append(Part(np.array(held.targets, np.int64), pixels.__getitem__))
+    return Source(parts[0], parts[1], classes, (3, SIDE, SIDE), "official files, verified by MD5")
+
+
+def _verified(path: Path, md5: str) -> None:
+    """Raises BadInput unless the file's MD5 is ``md5``."""
+    if not path.is_file():
+        raise BadInput("data file", path, "is missing; unpack the official archive again")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise BadInput("data file", path, f"MD5 is {found}, expected {md5}; it was not read; get the file again")
+
+
+def _ordered(source: Source) -> Source:
+    """By SHA-256 of pixels, then label: the same data in the same order, so the same results, from every source."""
+
+    def ordered(part: Part) -> Part:
+        pixels = np.stack([part.image(i) for i in range(len(part.labels))])
+        marks = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
+        order = np.array(sorted(range(len(marks)), key=lambda i: (marks[i], part.labels[i])), np.int64)
+        return Part(part.labels[order], pixels[order].__getitem__)
+
+    return replace(source, train=ordered(source.train), test=ordered(source.test))
