@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import pflbench
-from pflbench.commands import catalogue, data, experiments
+from pflbench.commands import catalogue, check, clock, data, experiments, live, study
 from pflbench.errors import BadInput
 
 
@@ -31,8 +31,19 @@ for command in (
     experiments.run,
     experiments.show,
     catalogue.list_things,
+    check.check,
     data.partition,
     data.prepare,
+    study.plan,
+    study.grid,
+    study.figure,
+    study.claims,
+    study.report,
+    study.trace,
+    study.verify,
+    clock.timeline,
+    clock.calibrate,
+    live.live,
 ):
     main.add_command(command)
 

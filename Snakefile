@@ -1,0 +1,86 @@
+# The study: run -> figure -> report. What is run is said in paper_figures/*/grid.yaml and scales.yaml, not here.
+#
+#   snakemake --cores all                                        desk scale, minutes on 2 cores
+#   snakemake --cores all --config scale=fashion                 --resources gpu=4: so many runs share a GPU
+#   snakemake --cores all --config seeds=5 methods=spectral,ditto settings=dirichlet,shards
+#
+# Killed and started again it goes on: a result appears whole or not at all, and what is there is not run again. A run
+# that fails fails its figures and the report.
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from pflbench.grid import FIGURES, Narrow, Plan, out_folder
+
+SCALE = config.get("scale", "desk")
+NARROW = {name: str(config[name]) for name in ("seeds", "methods", "settings") if name in config}
+OPTIONS = " ".join(f"--{name} {value}" for name, value in NARROW.items())
+RESULTS = Path("results")
+PFLBENCH = f"{sys.executable} -m pflbench.cli"
+os.environ["OMP_NUM_THREADS"] = "1"  # one job, one core
+LISTS = {name: value.split(",") for name, value in NARROW.items() if name != "seeds"}
+DATA = os.environ.get("PFLBENCH_DATA")
+PLAN = Plan.of(SCALE, narrow=Narrow(int(NARROW.get("seeds", 0)) or None, **LISTS), data=DATA and Path(DATA))
+PLAN.write()
+PARTS = {number: RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{number + 1}" for number in range(PLAN.parts)}
+for number, marker in PARTS.items():
+    if not all(needed.done(RESULTS) for needed in PLAN.part(number)):
+        marker.unlink(missing_ok=True)  # a result was deleted since
+
+
+def out(figure, ending):
+    return out_folder(figure, SCALE) / f"{figure}.{ending}"
+
+
+rule all:
+    input:
+        PARTS.values(),
+        [out(figure, ending) for figure in PLAN.manifests for ending in ("csv", "png")],
+        FIGURES / "out" / SCALE / "report.html",
+
+
+rule run:
+    output:
+        touch(RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{{number}}"),
+    threads: 1
+    resources:
+        gpu=int(torch.cuda.is_available()),
+    shell:
+        f"{PFLBENCH} grid --scale {SCALE} {OPTIONS} --part {{wildcards.number}}/{PLAN.parts}"
+
+
+for figure in PLAN.manifests:
+
+    rule:
+        name: f"figure_{figure}"
+        input:
+            [PARTS[number] for number in PLAN.parts_of(figure)],
+            manifest=out(figure, "").with_name("runs.json"),
+            code=FIGURES / figure / "figure.py",
+        output:
+            [out(figure, ending) for ending in ("csv", "pdf", "svg")],
+            report(
+                out(figure, "png"),
+                caption=str(FIGURES / "caption.rst"),
+                category=PLAN.manifests[figure]["category"],
+                labels={"figure": PLAN.manifests[figure]["title"]},
+            ),
+        threads: 1
+        params:
+            figure=figure,
+            caption=PLAN.manifests[figure]["caption"],
+        shell:
+            f"{PFLBENCH} figure {{params.figure}} --scale {SCALE}"
+
+
+rule report_page:
+    input:
+        [out(figure, "csv") for figure in PLAN.manifests],
+        FIGURES / "claims.yaml",
+    output:
+        FIGURES / "out" / SCALE / "report.html",
+    threads: 1
+    shell:
+        f"{PFLBENCH} report {' '.join(PLAN.manifests)} --scale {SCALE}"

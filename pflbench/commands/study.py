@@ -1,0 +1,277 @@
+"""The study: what it needs, what it costs, its runs, figures, claims and report; trace and verify single results."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pflbench.commands.options import Command, machine_options, results_option
+from pflbench.errors import BadInput
+from pflbench.grid import FIGURES
+from pflbench.plan import Machine
+
+
+def scale_option(command: Command) -> Command:
+    return click.option("--scale", default="desk", show_default=True, help="desk, fashion or paper; see scales.yaml.")(
+        command
+    )
+
+
+def narrow_options(command: Command) -> Command:
+    """Which part of the study."""
+    command = click.option("--settings", metavar="NAME,...", help="Only these settings of the scale.")(command)
+    command = click.option("--methods", metavar="NAME,...", help="Only these methods.")(command)
+    command = click.option("--seeds", type=click.IntRange(1), help="How many seeds.  [default: the scale's]")(command)
+    return scale_option(command)
+
+
+def plan_of(figures: Sequence[str], scale: str, given: dict[str, Any]) -> Any:
+    """The plan of some options, which are taken out of ``given``; the rest is the machine."""
+    from pflbench.grid import Narrow, Plan
+
+    methods, settings = (given.pop(name) for name in ("methods", "settings"))
+    narrow = Narrow(given.pop("seeds"), methods and methods.split(","), settings and settings.split(","))
+    return Plan.of(scale, figures or None, narrow, data=given["data_root"])
+
+
+@click.command()
+@click.argument("figures", nargs=-1)
+@narrow_options
+@click.option("--part", metavar="K/N", help="Only every N-th run, from the K-th (1 is the first).")
+@machine_options
+def grid(figures: tuple[str, ...], scale: str, part: str | None, **given: Any) -> None:
+    """Run every experiment that FIGURES need (default: all), in this process; what is there already is not run again."""
+    from pflbench.run import Interrupted
+    from pflbench.study import work
+
+    plan = plan_of(figures, scale, given)
+    plan.write()
+    wanted = plan.needed
+    if part is not None:
+        number, sign, count = part.partition("/")
+        if not (sign and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise BadInput("part", part, "write K/N with K from 1 to N")
+        wanted = wanted[int(number) - 1 :: int(count)]
+
+    def watch(number: int, needed: Any, cached: bool) -> None:
+        if not cached:
+            click.echo(f"{number + 1}/{len(wanted)} {_told(needed)}", err=True)
+
+    try:
+        failures = work(wanted, Machine(**given), watch)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        click.echo(f"pflbench: {str(stop) or 'stopped; the same command goes on from the last checkpoint'}", err=True)
+        sys.exit(130)
+    for failure in failures:
+        click.echo(f"pflbench: failed: {_told(failure.needed)}: {failure.reason}", err=True)
+    if failures:
+        sys.exit(1)
+    click.echo(f"{len(wanted)} results are there")
+
+
+def _told(needed: Any) -> str:
+    experiment = needed.experiment
+    return f"{experiment.method.name} {needed.address} seed {experiment.seed} (for {', '.join(needed.figures)})"
+
+
+@click.command()
+@click.argument("figures", nargs=-1)
+@scale_option
+@results_option
+def figure(figures: tuple[str, ...], scale: str, results: Path) -> None:
+    """Draw FIGURES (default: all) from finished runs. Needs no torch."""
+    from pflbench import grid as grids
+    from pflbench.draw import produce
+
+    for name in figures or grids.names():
+        for file in produce(name, scale, results):
+            click.echo(file)
+
+
+@click.command()
+@click.argument("figures", nargs=-1)
+@narrow_options
+@click.option("--cores", type=click.IntRange(1), help="Processes at a time.  [default: the cores of this machine]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@machine_options
+def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool, **given: Any) -> None:
+    """What a study will cost on this machine: runs, cache hits, time, memory, disk; timed for some 30 seconds."""
+    import os
+
+    from pflbench.study import forecast
+
+    wanted, cores = plan_of(figures, scale, given), cores or os.cpu_count() or 1
+    found = forecast(wanted, Machine(**given))
+    everything = found["all"]
+    left = [n for n in range(wanted.parts) if not all(r.done(given["results"]) for r in wanted.part(n))]
+    total = (everything.seconds + len(left) * everything.start_s) / cores
+    if as_json:
+        rows = {name: vars(each) for name, each in found.items()}
+        click.echo(json.dumps({"scale": scale, "cores": cores, "wall_s": total, "figures": rows}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("figure", "runs", "there already", "computing left", "disk"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, each in found.items():
+        name = "all, each run once" if name == "all" else name
+        table.add_row(name, str(each.runs), str(each.cached), _duration(each.seconds), f"{each.disk / 1e6:.1f} MB")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"scale {scale}: about {_duration(total)} of runs with {cores} at a time, {len(left)} processes that start in "
+        f"{everything.start_s:.1f} s each; memory {everything.memory / 2**30:.1f} GiB per process",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@click.command()
+@click.argument("figures", nargs=-1)
+@scale_option
+@results_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -> None:
+    """The verdict on every claim of the paper, from finished runs (of FIGURES only, if some are named)."""
+    from pflbench import claims as judging
+    from pflbench.draw import write_csv
+
+    found = judging.judge_all(scale, results, figures or None)
+    frame = judging.frame_of(found)
+    if len(frame):
+        write_csv(frame, FIGURES / "out" / scale / "claims.csv")
+    if as_json:
+        rows = [{"claim": each.id, "verdict": each.verdict, "seeds": each.seeds, "note": each.note} for each in found]
+        click.echo(json.dumps({"scale": scale, "claims": rows}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("claim", "verdict", "seeds", "what it says, and the contrast that speaks most against it"):
+        table.add_column(column, no_wrap=column == "verdict")
+    for each in found:
+        one, text = each.decisive, each.note
+        if one is not None:
+            pair = one.a + (f" - {one.b}" if one.b else "")
+            inside = f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
+            text = f"{one.setting}, {one.measure}: {pair} = {one.interval.mean:.4f} {inside}"
+            text += f"; needs > {each.claim.threshold:g}"
+        table.add_row(each.id, each.verdict, str(each.seeds), f"{each.claim.text}\n{text}")
+    Console().print(table, highlight=False)
+
+
+@click.command()
+@click.argument("figures", nargs=-1)
+@scale_option
+@results_option
+@click.option("--out", type=click.Path(path_type=Path), help="[default: paper_figures/out/SCALE/report.html]")
+def report(figures: tuple[str, ...], scale: str, results: Path, out: Path | None) -> None:
+    """Verdicts, tables, figures and every run behind them in one HTML file that needs no network."""
+    from pflbench.report import write
+
+    path = out or FIGURES / "out" / scale / "report.html"
+    write(path, scale, results, figures or None)
+    click.echo(path)
+
+
+@click.command()
+@click.argument("figure")
+@scale_option
+@click.option("--cell", metavar="METHOD,SETTING", help="A method or row of the figure, and a setting or data set.")
+@results_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: bool) -> None:
+    """The runs behind FIGURE or one cell of it: addresses, experiments, commits.
+
+    \b
+    pflbench trace accuracy --cell spectral,digits
+    """
+    from pflbench import gather
+    from pflbench.draw import accuracy
+    from pflbench.fields import pick
+
+    runs = list(gather.load(figure, scale, results).runs)
+    if cell is not None:
+        row, _, setting = cell.partition(",")
+        pick(row, {name for run in runs for name in (run.label, run.fields["method"])}, "cell")
+        runs = [run for run in runs if row in (run.label, run.fields["method"])]
+        if setting:
+            pick(setting, {name for run in runs for name in (run.setting, run.fields["dataset"])}, "cell")
+            runs = [run for run in runs if setting in (run.setting, run.fields["dataset"])]
+    rows = [
+        {
+            "address": run.address,
+            "label": run.label,
+            "setting": run.setting,
+            "seed": run.seed,
+            "GM": accuracy(run, "GM"),
+            "PM": accuracy(run, "PM"),
+            "path": str(run.path),
+            "commit": run.record["provenance"]["commit"],
+            "experiment": run.record["experiment"],
+        }
+        for run in runs
+    ]
+    if as_json:
+        click.echo(json.dumps({"figure": figure, "scale": scale, "runs": rows}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("address", "row", "setting", "seed", "GM", "PM", "commit", "method's fields"):
+        table.add_column(column, no_wrap=column == "address", overflow="fold")
+    for each in rows:
+        scores = [f"{100 * score:.1f} %" if score is not None else "" for score in (each["GM"], each["PM"])]
+        fields = ", ".join(f"{name}={value}" for name, value in each["experiment"]["method"]["fields"].items())
+        head = (each["address"], each["label"], each["setting"], str(each["seed"]))
+        table.add_row(*head, *scores, str(each["commit"] or "unknown")[:10], fields)
+    Console().print(table)
+    click.echo(f"{len(rows)} runs; `pflbench show ADDRESS` shows one in full")
+
+
+@click.command()
+@click.argument("address", required=False)
+@click.option("--random", "count", type=click.IntRange(1), help="So many results, drawn by --seed.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --random.")
+@machine_options
+def verify(address: str | None, count: int | None, seed: int, **given: Any) -> None:
+    """Run finished results again, elsewhere, and say whether they are identical; exit code 1 if one is not."""
+    from pflbench import store
+    from pflbench.streams import stream
+    from pflbench.study import verify as again
+
+    results = given["results"]
+    if (address is None) == (count is None):
+        raise BadInput("address", address, "give either ADDRESS or --random N")
+    paths = sorted(results.glob("**/[0-9a-f]*.json")) if address is None else [store.find(results, address)]
+    if not paths:
+        raise BadInput("results", results, "holds no result")
+    if count is not None:
+        paths = [paths[n] for n in stream(seed, "verify").permutation(len(paths))[:count]]
+    wrong = 0
+    for path in paths:
+        record = store.load(path)
+        differences = again(record, Machine(**given))
+        name = f"{record['experiment']['method']['name']} {record['address']}"
+        click.echo(f"{name}: identical" if not differences else f"{name}: {len(differences)} numbers differ")
+        for line in differences[:5]:
+            click.echo(f"  {line}")
+        wrong += bool(differences)
+    if wrong:
+        sys.exit(1)

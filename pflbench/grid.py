@@ -1,0 +1,286 @@
+"""Which experiments a figure needs. Never imports torch until something is resolved.
+
+``paper_figures/scales.yaml`` says how large the study is (base fields, settings, seeds); ``paper_figures/<figure>/
+grid.yaml`` names the rows of one figure: a method, its fields and the fields of the experiment, where a list stands for
+each of its values. Rows x settings x seeds are the figure's runs. The same experiment has the same address, so figures
+share it. ``out/<scale>/runs.json``, the manifest, ties a figure to its addresses; a figure reads nothing else.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pflbench import store
+from pflbench.errors import BadInput
+from pflbench.fields import canonical, pick
+from pflbench.plan import Experiment
+from pflbench.store import Record
+
+FIGURES = Path("paper_figures")
+Extra = Literal["bands", "split"]  # what is derived from a run and kept beside its result: see ``study.derive``
+Model = TypeVar("Model", bound=BaseModel)
+ENDINGS: dict[Extra, str] = {"bands": ".bands.csv", "split": ".split.npz"}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Setting(_File):
+    """Data and split, by the name of experiment fields. file: a YAML file of them, below the figures; base: over it."""
+
+    title: str
+    file: Path | None = None
+    base: dict[str, Any] = {}
+
+
+class Scale(_File):
+    """One size of the study. seeds: 0, 1, ... so many. batch: runs per process. short: over base, in short figures."""
+
+    about: str
+    seeds: int = Field(ge=1)
+    batch: int = Field(1, ge=1)
+    base: dict[str, Any] = {}
+    short: dict[str, Any] = {}
+    settings: dict[str, Setting] = Field(min_length=1)
+
+
+class Row(_File):
+    """Experiments under one label. fields: of the method; base: of the experiment; a list: each of its values."""
+
+    title: str | None = None
+    method: str
+    fields: dict[str, Any] = {}
+    base: dict[str, Any] = {}
+    extras: list[Extra] = []
+
+
+class Grid(_File):
+    """A figure. short: an ablation of many runs, each as short as the scale says."""
+
+    title: str
+    category: str
+    caption: str
+    settings: Literal["all", "first"] | list[str] = "all"
+    short: bool = False
+    base: dict[str, Any] = {}
+    extras: list[Extra] = []
+    rows: dict[str, Row] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run that a figure asks for, before defaults are written out."""
+
+    label: str
+    setting: str
+    experiment: Experiment
+    extras: tuple[Extra, ...]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """One run that the study needs, resolved; ``figures`` share it."""
+
+    experiment: Experiment
+    extras: tuple[Extra, ...]
+    figures: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return self.experiment.address
+
+    def path(self, results: Path) -> Path:
+        return place(results, self.experiment.method.name, self.address)
+
+    def files(self, results: Path) -> list[Path]:
+        """The result and what is derived from it."""
+        path = self.path(results)
+        return [path, *(path.with_suffix(ENDINGS[extra]) for extra in self.extras)]
+
+    def done(self, results: Path) -> bool:
+        return all(file.exists() for file in self.files(results))
+
+
+def place(results: Path, method: str, address: str) -> Path:
+    """Where a result is, or will be: in ``results``, or committed below ``results/reference``."""
+    own = store.result_path(results, method, address)
+    kept = store.result_path(results / "reference", method, address)
+    return kept if kept.exists() and not own.exists() else own
+
+
+def names(root: Path = FIGURES) -> list[str]:
+    """The figures: every folder with a grid.yaml."""
+    return sorted(path.parent.name for path in root.glob("*/grid.yaml"))
+
+
+def read_scale(name: str, root: Path = FIGURES) -> Scale:
+    scales = read_yaml(root / "scales.yaml")
+    return checked(Scale, scales[pick(name, scales, "scale")], f"scale {name}")
+
+
+def read_grid(figure: str, root: Path = FIGURES) -> Grid:
+    path = root / pick(figure, names(root), "figure") / "grid.yaml"
+    return checked(Grid, read_yaml(path), f"grid of {figure}")
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Which part of a study: how many seeds (None: the scale's), which methods and settings (None: all)."""
+
+    seeds: int | None = None
+    methods: Sequence[str] | None = None
+    settings: Sequence[str] | None = None
+
+
+WHOLE = Narrow()
+
+
+def cells(figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES) -> list[Cell]:
+    """Everything that ``figure`` asks for. Raises BadInput for anything unusable."""
+    grid, size = read_grid(figure, root), read_scale(scale, root)
+    kept = [pick(name, size.settings, "setting") for name in narrow.settings or size.settings]
+    chosen = kept if grid.settings == "all" else kept[:1]
+    if isinstance(grid.settings, list):
+        asked = [pick(name, size.settings, f"setting of {figure}") for name in grid.settings]
+        chosen = [name for name in asked if name in kept]
+    found = []
+    for label, row in grid.rows.items():
+        if narrow.methods is not None and row.method not in narrow.methods:
+            continue
+        extras = tuple(sorted({*grid.extras, *row.extras}))
+        for setting in chosen:
+            own, short = size.settings[setting], size.short if grid.short else {}
+            file = read_yaml(root / own.file) if own.file else {}
+            base = {**size.base, **file, **own.base, **short, **grid.base, **row.base}
+            for fields, rest in product(_each(row.fields), _each(base)):
+                for seed in range(narrow.seeds or size.seeds):
+                    method = {"name": row.method, "fields": fields}
+                    experiment = Experiment.of({**rest, "method": method, "seed": seed})
+                    found.append(Cell(label, setting, experiment, extras))
+    return found
+
+
+def runs(
+    figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES, data: Path | None = None
+) -> list[Experiment]:
+    """The experiments of ``figure`` at ``scale``, with every default written out. data: folder of the data."""
+    from pflbench.plan import complete
+
+    return [complete(cell.experiment, data) for cell in cells(figure, scale, narrow, root)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The study at one scale: what every figure needs, each run once, in an order that depends on nothing else."""
+
+    scale: str
+    batch: int
+    manifests: Mapping[str, Record]  # figure -> what ``runs.json`` holds
+    needed: tuple[Needed, ...]
+
+    @classmethod
+    def of(
+        cls,
+        scale: str,
+        figures: Sequence[str] | None = None,
+        narrow: Narrow = WHOLE,
+        root: Path = FIGURES,
+        data: Path | None = None,
+    ) -> Self:
+        """Raises BadInput if nothing is left to run."""
+        from pflbench.plan import complete
+
+        size, manifests = read_scale(scale, root), {}
+        wanted: dict[str, tuple[Experiment, set[Extra], list[str]]] = {}
+        for figure in figures or names(root):
+            grid, entries = read_grid(figure, root), []
+            for cell in cells(figure, scale, narrow, root):
+                experiment = complete(cell.experiment, data)
+                _, extras, users = wanted.setdefault(experiment.address, (experiment, set(), []))
+                extras.update(cell.extras)
+                users += [figure] if figure not in users else []
+                own = {"label": cell.label, "setting": cell.setting, "seed": experiment.seed}
+                entries.append({**own, "method": experiment.method.name, "address": experiment.address})
+            if entries:
+                used = {entry["setting"] for entry in entries}
+                manifests[figure] = {
+                    "figure": figure,
+                    "scale": scale,
+                    "about": size.about,
+                    "seeds": narrow.seeds or size.seeds,
+                    "title": grid.title,
+                    "category": grid.category,
+                    "caption": " ".join(grid.caption.split()),
+                    "settings": {name: value.title for name, value in size.settings.items() if name in used},
+                    "titles": {label: row.title for label, row in grid.rows.items() if row.title},
+                    "runs": entries,
+                }
+        if not wanted:
+            raise BadInput("methods", ",".join(narrow.methods or []), "leave no run in any figure")
+        ordered = sorted(wanted.items(), key=lambda item: (item[1][0].rounds, item[1][0].method.name, item[0]))
+        needed = [Needed(each, tuple(sorted(extras)), tuple(users)) for _, (each, extras, users) in ordered]
+        return cls(scale, size.batch, manifests, tuple(needed))
+
+    @property
+    def parts(self) -> int:
+        return -(-len(self.needed) // self.batch)
+
+    def part(self, number: int) -> tuple[Needed, ...]:
+        """Runs of the part ``number`` (0 is the first): every so-manieth, so that parts take about as long."""
+        return self.needed[number :: self.parts]
+
+    def parts_of(self, figure: str) -> list[int]:
+        """The parts that hold a run of ``figure``."""
+        return [n for n in range(self.parts) if any(figure in each.figures for each in self.part(n))]
+
+    @property
+    def key(self) -> str:
+        """Identifies the runs and their split into parts."""
+        return sha256(canonical([[each.address, each.extras] for each in self.needed]).encode()).hexdigest()[:8]
+
+    def write(self, root: Path = FIGURES) -> None:
+        """The manifests; one that has not changed is not touched."""
+        for figure, manifest in self.manifests.items():
+            path, text = out_folder(figure, self.scale, root) / "runs.json", json.dumps(manifest, indent=1) + "\n"
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+
+
+def out_folder(figure: str, scale: str, root: Path = FIGURES) -> Path:
+    return root / figure / "out" / scale
+
+
+def _each(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the lists among ``values``."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    for point in product(*lists):
+        yield dict(zip(values, point, strict=True))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping read from a YAML file. Raises BadInput."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput("file", path, f"cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BadInput("file", path, "must hold `field: value` lines")
+    return content
+
+
+def checked(model: type[Model], values: Any, where: str) -> Model:
+    """``values`` as a ``model``. Raises BadInput naming the first bad field."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(".".join([where, *map(str, first["loc"])]), first.get("input"), first["msg"]) from None

@@ -1,0 +1,228 @@
+"""Many runs in one process, what is derived from them, what they will cost, and whether they come out the same again."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pflbench import engine, files, grid, spectra, splits, store, tree
+from pflbench.errors import BadInput
+from pflbench.evaluation import evaluate
+from pflbench.grid import Extra, Needed, Plan
+from pflbench.plan import Experiment, Machine
+from pflbench.run import Interrupted, build, pick_device, run
+
+ROUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # after which bands are measured, and after the last
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish."""
+
+    needed: Needed
+    reason: str
+
+
+def work(
+    wanted: Sequence[Needed], machine: Machine, watch: Callable[[int, Needed, bool], None] = lambda *_: None
+) -> list[Failure]:
+    """Runs what is not there yet, one after another; one that fails stops no other, and is returned.
+
+    ``watch(number, needed, cached)`` is told before each. Raises Interrupted after Ctrl-C or SIGTERM.
+    """
+    failures = []
+    for number, needed in enumerate(wanted):
+        done = needed.done(machine.results)
+        watch(number, needed, done)
+        if done:
+            continue
+        try:
+            path = needed.path(machine.results)
+            if not path.exists():
+                path = run(needed.experiment, machine).path
+            for extra in needed.extras:
+                derive(extra, needed.experiment, machine, path)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            failures.append(Failure(needed, f"{type(error).__name__}: {error}"))
+    return failures
+
+
+def derive(extra: Extra, experiment: Experiment, machine: Machine, path: Path) -> None:
+    """Writes a file beside the result at ``path``, whole or not at all; nothing if it is there."""
+    file = path.with_suffix(grid.ENDINGS[extra])
+    if file.exists():
+        return
+    if extra == "split":
+        world, samples = build(experiment, machine, pick_device(machine.device))
+        made = splits.make_split(
+            list(world.train),
+            list(world.test),
+            samples.train_y.numpy(),
+            samples.test_y.numpy(),
+            dataset=samples.name,
+            scheme=experiment.partition.name,
+            fields=experiment.partition.fields,
+            seed=experiment.partition_seed or 0,
+        )
+        splits.export_split(file, made)
+        return
+    lines = [",".join(map(str, row)) for row in band_rows(experiment, machine, store.load(path))]
+    text = "\n".join(["round,permuted,band,divergence,relative,mass", *lines]) + "\n"
+    files.publish(file, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def band_rows(experiment: Experiment, machine: Machine, record: store.Record) -> Iterator[tuple[float, ...]]:
+    """Plays a finished run again and measures its models' bands on the way, mean over clients.
+
+    Raises BadInput unless the final states are those of the record, so what was measured is what was evaluated.
+    """
+    world, _ = build(experiment, machine, pick_device(machine.device))
+    federation = engine.start(world)
+    for round in range(experiment.rounds):
+        federation, _ = engine.play(world, federation, round)
+        if round + 1 in ROUNDS or round + 1 == experiment.rounds:
+            for permuted in (False, True):
+                for band, values in enumerate(_mean_bands(world, federation, permuted).tolist()):
+                    yield round + 1, int(permuted), band, *values
+    if store.fingerprint(tree.flatten(tuple(federation))) != record["fingerprint"]:
+        raise BadInput(
+            "result", record["address"], "does not come out the same on this machine; delete it and run again"
+        )
+
+
+def _mean_bands(world: engine.World, federation: engine.Federation, permuted: bool) -> torch.Tensor:
+    """[bands, 3]: divergence, divergence per mass, mass."""
+    gm, total = world.method.generic(federation.w), []
+    if gm is None:
+        raise BadInput("bands", type(world.method).__name__, "has no generic model to compare with")
+    for client in range(world.clients):
+        pm = world.method.deploy(federation.w, tree.each(lambda leaf: leaf[client], federation.c))  # noqa: B023
+        if pm is None:
+            raise BadInput("bands", type(world.method).__name__, "has no personal model to compare with")
+        names = world.task.weights
+        found = spectra.bands([pm[name] for name in names], [gm[name] for name in names], permuted)
+        total.append(torch.stack([found.divergence, found.relative, found.mass], dim=1))
+    return torch.stack(total).mean(0)
+
+
+# What it will cost
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """seconds: of computation for what is missing, on one core or GPU. start_s: to start one process. memory: bytes of
+    one process. disk: bytes of the results.
+    """
+
+    runs: int
+    cached: int
+    seconds: float
+    start_s: float
+    memory: int
+    disk: int
+
+
+def forecast(plan: Plan, machine: Machine, rounds: int = 3) -> dict[str, Forecast]:
+    """Per figure, and in total under ``all``, after timing a few rounds of each kind of run that is missing."""
+    missing = [needed for needed in plan.needed if not needed.done(machine.results)]
+    device = pick_device(machine.device)
+    loads: dict[str, float] = {}
+    speeds: dict[str, tuple[float, float, float]] = {}
+    cost: dict[str, float] = {}
+    for needed in missing:
+        experiment, world = needed.experiment, None
+        place = _key(experiment, method=False)
+        if place not in loads or _key(experiment) not in speeds:
+            began = time.monotonic()
+            world, _ = build(experiment, machine, device)
+            loads[place] = sum(_load(world, round) for round in range(experiment.rounds))
+            if _key(experiment) not in speeds:
+                speeds[_key(experiment)] = (time.monotonic() - began, *_speed(world, rounds))
+        build_s, load_s, evaluation_s = speeds[_key(experiment)]
+        cost[needed.address] = build_s + load_s * loads[place] + evaluation_s * len(experiment.evaluated())
+        if "bands" in needed.extras:  # the run is played once more
+            cost[needed.address] += build_s + load_s * loads[place]
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import pflbench.run"], check=True)
+    start_s = time.monotonic() - began
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    found = {}
+    for name in [*plan.manifests, "all"]:
+        own = [needed for needed in plan.needed if name == "all" or name in needed.figures]
+        left = [needed for needed in own if needed.address in cost]
+        disk = sum(_disk(needed.experiment) for needed in left)
+        seconds = sum(cost[needed.address] for needed in left)
+        found[name] = Forecast(len(own), len(own) - len(left), seconds, start_s, memory, disk)
+    return found
+
+
+def _key(experiment: Experiment, method: bool = True) -> str:
+    """Runs of one key cost the same per step (``method``), or have the same cohorts and client sizes (not ``method``)."""
+    if not method:
+        return experiment.model_copy(update={"method": "", "eval_every": 1}).model_dump_json(warnings=False)
+    fields = {name: v != 0 if isinstance(v, float) else v for name, v in experiment.method.fields.items()}
+    chosen = experiment.method.model_copy(update={"fields": fields})
+    free = {"method": chosen, "seed": 0, "partition_seed": 0, "rounds": 1, "eval_every": 1}
+    return experiment.model_copy(update=free).model_dump_json()
+
+
+def _load(world: engine.World, round: int) -> float:
+    """What a round costs, in the units of the engine's own rule."""
+    steps = np.array([-(-len(world.train[k]) // world.batch_size) for k in engine.cohort_of(world, round)])
+    if world.engine == "loop":
+        return float(steps.sum())
+    return float(sum(steps[group].max() * (engine.OVERHEAD + len(group)) for group in engine.groups_of(world, steps)))
+
+
+def _speed(world: engine.World, rounds: int) -> tuple[float, float]:
+    """Seconds per unit of load, and per evaluation, once warm."""
+    federation, _ = engine.play(world, engine.start(world), 0)
+    evaluate(world, federation, 0)
+    began = time.monotonic()
+    for round in range(1, 1 + rounds):
+        federation, _ = engine.play(world, federation, round)
+    played = time.monotonic()
+    evaluate(world, federation, rounds)
+    load = sum(_load(world, round) for round in range(1, 1 + rounds))
+    return (played - began) / load, time.monotonic() - played
+
+
+def _disk(experiment: Experiment) -> int:
+    """Bytes of a result: counts per client and evaluation, integers per cohort member and round, the rest."""
+    counts = 2 * 4 * len(experiment.evaluated()) * experiment.clients
+    return counts + 10 * experiment.rounds * experiment.cohort_size + 2500
+
+
+# Whether it comes out the same
+
+
+def verify(record: store.Record, machine: Machine) -> list[str]:
+    """What differs, provenance aside, when ``record`` is run again on this machine: one line each, none if identical."""
+    made = record["provenance"]
+    with tempfile.TemporaryDirectory() as folder:
+        same = replace(machine, results=Path(folder), engine=made["engine"], chunk=made["chunk"], keep_models=False)
+        again = run(Experiment.of(record["experiment"]), same).record
+    return list(_differences({**record, "provenance": None}, {**again, "provenance": None}))
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        for name in old:
+            yield from _differences(old[name], new[name], f"{where}.{name}" if where else name)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from _differences(*pair, f"{where}[{number}]")
+    elif old != new:
+        yield f"{where}: {old} in the result, {new} now"
