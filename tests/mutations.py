@@ -58,7 +58,7 @@ MUTATIONS = (
         "pflbench/engine.py",
         (
             (
-                "Federation(tree.clone(w), tree.repeat(c, world.clients))",
+                "Federation(tree.clone(w), world.bank(c, world.clients))",
                 "Federation(w, tree.each(lambda leaf: leaf.detach().expand(world.clients, *leaf.shape), c))",
             ),
         ),
