@@ -53,8 +53,11 @@ class Scale(_File):
 
 
 class Row(_File):
-    """Experiments under one label. fields: of the method; base: of the experiment; a list: each of its values."""
+    """Experiments under one label. fields: of the method; base: of the experiment; a list: each of its values. always:
+    a reference that stays as long as the figure has any other row, whatever methods are asked for.
+    """
 
+    always: bool = False
     title: str | None = None
     method: str
     fields: dict[str, Any] = {}
@@ -151,9 +154,10 @@ def cells(figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES)
     if isinstance(grid.settings, list):
         asked = [pick(name, size.settings, f"setting of {figure}") for name in grid.settings]
         chosen = [name for name in asked if name in kept]
+    asked_for = {label for label, row in grid.rows.items() if narrow.methods is None or row.method in narrow.methods}
     found = []
     for label, row in grid.rows.items():
-        if narrow.methods is not None and row.method not in narrow.methods:
+        if label not in asked_for and not (row.always and asked_for):
             continue
         extras = tuple(sorted({*grid.extras, *row.extras}))
         for setting in chosen:
