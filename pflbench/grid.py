@@ -66,13 +66,16 @@ class Row(_File):
 
 
 class Grid(_File):
-    """A figure. short: an ablation of many runs, each as short as the scale says."""
+    """A figure. short: an ablation of many runs, each as short as the scale says. subject: the method without which
+    there is no figure, when only some methods are asked for.
+    """
 
     title: str
     category: str
     caption: str
     settings: Literal["all", "first"] | list[str] = "all"
     short: bool = False
+    subject: str | None = None
     base: dict[str, Any] = {}
     extras: list[Extra] = []
     rows: dict[str, Row] = Field(min_length=1)
@@ -154,6 +157,8 @@ def cells(figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES)
     if isinstance(grid.settings, list):
         asked = [pick(name, size.settings, f"setting of {figure}") for name in grid.settings]
         chosen = [name for name in asked if name in kept]
+    if narrow.methods is not None and grid.subject not in (None, *narrow.methods):
+        return []
     asked_for = {label for label, row in grid.rows.items() if narrow.methods is None or row.method in narrow.methods}
     found = []
     for label, row in grid.rows.items():

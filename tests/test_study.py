@@ -113,6 +113,12 @@ def test_narrowing_keeps_seeds_methods_and_settings(root):
     assert [each.experiment.seed for each in plan.needed] in ([0, 1], [1, 0])
     with pytest.raises(BadInput, match="leave no run"):
         Plan.of("tiny", narrow=Narrow(methods=["fedrep"]), root=root)
+    path = root / "two" / "grid.yaml"
+    path.write_text(TWO.replace("same: {", "same: {always: true, "))
+    assert [each.label for each in grid.cells("two", "tiny", Narrow(1, ["spectral"]), root)] == ["same", "spectral"]
+    assert grid.cells("two", "tiny", Narrow(1, ["fedavg"]), root) == []  # a reference alone is no figure
+    path.write_text(TWO + "subject: spectral\n")
+    assert grid.cells("two", "tiny", Narrow(1, ["ditto"]), root) == []
     plan = Plan.of("tiny", narrow=Narrow(settings=["skewed"]), root=root)
     assert {each.experiment.partition.name for each in plan.needed} == {"dirichlet"}
     assert list(plan.manifests["two"]["settings"]) == ["skewed"]  # the first of those that are left
