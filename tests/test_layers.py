@@ -22,6 +22,12 @@ WITHOUT_TORCH = [
     "cli",
     "replay",
     "rehearsal",
+    "grid",
+    "gather",
+    "draw",
+    "style",
+    "claims",
+    "report",
 ]
 
 

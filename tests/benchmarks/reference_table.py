@@ -17,7 +17,7 @@ from pflbench.grid import Plan
 
 
 def cell(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}" if values else "–"
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}" if values else "-"
 
 
 @click.command()
@@ -30,7 +30,9 @@ def main(scale: str, results: Path) -> None:
         for needed in plan.part(number):
             record = store.load(store.find(results, needed.address))
             records.setdefault(record["experiment"]["method"]["name"], []).append(record)
-    local = {record["experiment"]["seed"]: np.array(record["curve"]["personal"][-1]) for record in records["local_only"]}
+    local = {
+        record["experiment"]["seed"]: np.array(record["curve"]["personal"][-1]) for record in records["local_only"]
+    }
     print("| method | model | official test | micro | macro | worst decile | clients worse than local-only | seeds |")
     print("|---|---|---|---|---|---|---|---|")
     for name, runs in sorted(records.items()):
