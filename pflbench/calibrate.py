@@ -14,9 +14,9 @@ import torch
 
 import pflbench
 from pflbench import engine, tree
+from pflbench.build import build, pick_device
 from pflbench.errors import BadInput
 from pflbench.plan import Choice, Experiment, Machine, complete
-from pflbench.run import build, pick_device
 
 WARM = 2  # stages run before any is measured
 STAGES: tuple[engine.Stage, ...] = ("contribute", "personalise")

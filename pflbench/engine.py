@@ -8,7 +8,7 @@ Memory: client states grow with the clients C (one row each), activations and gr
 the cohort M.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -45,6 +45,15 @@ class Cost(NamedTuple):
     personalise: list[int]
     up: int
     down: int
+
+
+class Prepared(NamedTuple):
+    """What a group of clients is computed from, still on the host. positions: in the cohort; awake: see ``Feed``."""
+
+    positions: np.ndarray
+    draws: dict[str, Tensor]
+    awake: list[list[bool]]
+    pixels: Pixels
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,8 @@ def _distort(world: World, client: int, round: int, stage: Stage, epochs: int) -
 def _feeds(
     world: World, clients: np.ndarray, round: int, stage: Stage, epochs: int, to_longest: bool
 ) -> tuple[dict[str, Tensor], list[list[bool]]]:
-    """Draws of several clients, padded to the longest of them or of all (``to_longest``): index, mask [K, E, S, B].
+    """Draws of several clients, padded to the longest of them or of all (``to_longest``): index, mask [K, E, S, B], on the
+    host.
 
     With augmentation also crop [K, E, S, B, 2] and flip [K, E, S, B]. Also [E][S]: True where every one has a sample.
     """
@@ -212,7 +222,6 @@ def _feeds(
         table = _draw(world, int(client), round, stage, epochs)
         index[row, :, : table.shape[1]] = table
     positions = index.reshape(len(clients), epochs, longest, size)
-    device = world.pixels.device
     draws = {"index": np.maximum(positions, 0), "mask": positions >= 0}
     if world.augment == "crop_flip":
         crop, flip = np.zeros((*index.shape, 2), dtype=np.int64), np.zeros(index.shape, dtype=bool)
@@ -223,7 +232,7 @@ def _feeds(
     varies = to_longest or (world.budget is not None and stage == "personalise")
     always = 0 if varies else int(steps.min())  # a stage captured once serves cohorts of any length
     whole = [[step < always for step in range(longest)] for _ in range(epochs)]
-    return {name: torch.as_tensor(draw, device=device) for name, draw in draws.items()}, whole
+    return {name: torch.as_tensor(draw) for name, draw in draws.items()}, whole
 
 
 def stage(
@@ -237,10 +246,15 @@ def stage(
     longest = epochs * int(_steps(world, np.arange(world.clients)).max())
     whole = world.recorder is not None and 0 < longest <= WHOLE
 
-    def group(positions: np.ndarray) -> Tree:
+    def prepare(positions: np.ndarray) -> Prepared:
         draws, awake = _feeds(world, cohort[positions], round, name, epochs, whole)
         most = len(positions) * max(map(len, world.train)) if whole else None
         pixels, draws["index"] = world.pixels.near(draws["index"], most)
+        return Prepared(positions, draws, awake, pixels)
+
+    def group(prepared: Prepared) -> Tree:
+        positions, awake, pixels = prepared.positions, prepared.awake, prepared.pixels.landed()
+        draws = {name: draw.to(device, non_blocking=True) for name, draw in prepared.draws.items()}
         moved = (pixels.x, pixels.y) if world.pixels.apart else ()  # what a captured stage has to be given anew
         mine = tree.rows(c, torch.as_tensor(positions, device=device))
         run = plain if whole or world.recorder is None else fold_with(world.recorder)
@@ -266,7 +280,10 @@ def stage(
         return world.captured[key](inputs)
 
     groups = groups_of(world, steps)
-    results = parallel(world.threads, group, groups)
+    if world.pixels.apart and world.threads == 1:
+        results = [group(prepared) for prepared in ahead(prepare, groups)]
+    else:
+        results = parallel(world.threads, lambda positions: group(prepare(positions)), groups)
     back = torch.as_tensor(np.argsort(np.concatenate(groups)), device=device)
     return tree.rows(tree.concat(results), back)
 
@@ -289,6 +306,15 @@ def parallel(threads: int, function: Callable[[Item], Result], items: Sequence[I
     if threads == 1 or len(items) == 1:
         return [function(item) for item in items]
     return list(_pool(threads).map(function, items))
+
+
+def ahead(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """``function`` of every item, in order; the next is computed in a thread while the caller is busy with this one."""
+    coming = _pool(1).submit(function, items[0])
+    for item in items[1:]:
+        done, coming = coming.result(), _pool(1).submit(function, item)
+        yield done
+    yield coming.result()
 
 
 @cache

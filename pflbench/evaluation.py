@@ -102,8 +102,8 @@ def _count(world: World, models: State, pixels: Pixels, parts: Sequence[np.ndarr
         index = np.full((len(positions), int(sizes[positions].max())), -1, dtype=np.int64)
         for row, k in enumerate(positions):
             index[row, : sizes[k]] = parts[k]
-        where, mask = (torch.as_tensor(item, device=device) for item in (np.maximum(index, 0), index >= 0))
-        near, where = pixels.near(where)
+        near, where = _bring(pixels, np.maximum(index, 0))
+        mask = torch.as_tensor(index >= 0, device=device)
         own = tree.rows(models, torch.as_tensor(positions, device=device))
         with torch.no_grad():
             guess = torch.func.vmap(lambda p, i: world.network.predict(p, near.images(i)))(own, where)
@@ -121,8 +121,14 @@ def _hits(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarr
 
 
 def _right(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarray:
-    near, where = pixels.near(torch.as_tensor(index, device=pixels.device))
+    near, where = _bring(pixels, index)
     with torch.no_grad():
         right = world.network.predict(p, near.images(where)) == near.y[where]
     hits: np.ndarray = right.cpu().numpy()
     return hits
+
+
+def _bring(pixels: Pixels, index: np.ndarray) -> tuple[Pixels, Tensor]:
+    """Pixels on the device that hold those of ``index``, and ``index`` into them."""
+    near, where = pixels.near(torch.as_tensor(index))
+    return near.landed(), where.to(pixels.device)

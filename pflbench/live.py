@@ -31,10 +31,10 @@ import numpy as np
 import torch
 
 from pflbench import engine, tree
+from pflbench.build import build
 from pflbench.engine import Federation, Stage, StageFunction, World
 from pflbench.link import Broken, Frame, Link, pack, sleep_until, unpack
 from pflbench.plan import Experiment, Machine, complete
-from pflbench.run import build
 from pflbench.store import Record
 from pflbench.timeline import PROTOCOLS, Fleet, Floats, Protocol, Round, Timeline
 from pflbench.tree import Tree

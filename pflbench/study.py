@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from pflbench import engine, files, grid, spectra, splits, store, tree
+from pflbench.build import build, pick_device
 from pflbench.errors import BadInput
 from pflbench.evaluation import evaluate
 from pflbench.grid import Extra, Needed, Plan
 from pflbench.plan import Experiment, Machine
-from pflbench.run import Interrupted, build, pick_device, run
+from pflbench.run import Interrupted, run
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # after which bands are measured, and after the last
 

@@ -21,7 +21,7 @@ Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 class Pixels:
     """Images as uint8 until a batch is made. x: [N, channels, height, width]; y: [N]; mean, std: [channels, 1, 1].
 
-    apart: x and y are not on the device but in host memory, and ``near`` brings over what is asked for.
+    apart: x and y are not on the device but in host memory; ``near`` picks what is asked for, ``landed`` brings it over.
     """
 
     x: Tensor
@@ -36,17 +36,26 @@ class Pixels:
         return self.mean.device
 
     def near(self, index: Tensor, room: int | None = None) -> tuple["Pixels", Tensor]:
-        """(pixels on the device, ``index`` into them): all of them if they are there, else those that ``index`` names.
+        """(pixels, ``index`` into them): all if they are on the device, else copies, still apart, of those it names.
 
-        room: how many there shall be at least, the last one repeated, where every call must give equal shapes.
+        index: on the host, as is the result. room: how many there shall be at least, the last one repeated, where
+        every call must give equal shapes. Touches no device, so that a thread may call it while a GPU works.
         """
         if not self.apart:
             return self, index
-        used, where = torch.unique(index.cpu(), return_inverse=True)
+        used, where = torch.unique(index, return_inverse=True)
         if room is not None:
             used = torch.cat([used, used[-1:].expand(max(0, room - len(used)))])
-        x, y = (part[used].to(self.device, non_blocking=True) for part in (self.x, self.y))
-        return replace(self, x=x, y=y, apart=False), where.to(self.device)
+        return replace(self, x=self.x[used], y=self.y[used]), where
+
+    def landed(self) -> "Pixels":
+        """These pixels on the device, by way of pinned memory if that is a GPU."""
+        if not self.apart:
+            return self
+        x, y = (part.pin_memory() if self.device.type == "cuda" else part for part in (self.x, self.y))
+        return replace(
+            self, x=x.to(self.device, non_blocking=True), y=y.to(self.device, non_blocking=True), apart=False
+        )
 
     def images(self, index: Tensor) -> Tensor:
         """Normalised images of ``index: [B]``: [B, channels, height, width]."""

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from test_live import gloo_on_the_loopback
 
 from pflbench import engine, replay
+from pflbench.build import build
 from pflbench.cli import main
 from pflbench.plan import Experiment, Machine, complete
-from pflbench.run import build, run
+from pflbench.run import run
 from pflbench.store import load
 from pflbench.streams import stream
 from pflbench.timeline import PROTOCOLS, build_fleet, fleet_names, gain_bound, load_fleet

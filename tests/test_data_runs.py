@@ -10,11 +10,12 @@ import torch
 from click.testing import CliRunner
 
 from pflbench import data, models, partitions
+from pflbench.build import build
 from pflbench.cli import main
 from pflbench.errors import BadInput
 from pflbench.fields import canonical
 from pflbench.plan import MEANING, Experiment, Machine, complete
-from pflbench.run import build, run
+from pflbench.run import run
 from pflbench.streams import stream
 
 FEMNIST = "hf:flwrlabs/femnist,size=28,colour=grey"

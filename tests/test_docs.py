@@ -14,6 +14,7 @@ from test_laws import NOT_APPLICABLE, OF_THEIR_OWN
 
 import pflbench
 from pflbench import engine, registry
+from pflbench.build import build
 from pflbench.case import Case
 from pflbench.cli import main
 from pflbench.fields import describe
@@ -21,7 +22,6 @@ from pflbench.identities import IDENTITIES
 from pflbench.laws import LAWS
 from pflbench.method import Method
 from pflbench.plan import Experiment, Machine, complete
-from pflbench.run import build
 
 DOCS = Path(pflbench.__file__).parent / "docs"
 ROOT = Path(__file__).parent.parent
@@ -141,8 +141,10 @@ def test_the_contract_on_the_page_is_the_contract():
     assert told == own - {"received"}  # of the policy for batch statistics alone
 
 
-def test_an_installed_plug_in_is_a_method(here, monkeypatch):
+def test_an_installed_plug_in_is_a_method(here, monkeypatch, request):
     point = EntryPoint(name="fedbabu", value="my_fedbabu", group="pflbench.methods")
+    registry._plugins.cache_clear()
+    request.addfinalizer(registry._plugins.cache_clear)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
     (here / "my_fedbabu.py").write_text(EXAMPLES[0], encoding="utf-8")
     monkeypatch.syspath_prepend(here)

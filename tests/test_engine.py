@@ -222,8 +222,8 @@ def test_captured_fold_runs_the_first_steps_eagerly():
 @pytest.mark.parametrize("way", ["loop", "vmap"])
 @pytest.mark.parametrize("name", METHODS)
 def test_cuda_graph_equals_cpu(name, way):
+    from pflbench.build import set_arithmetic
     from pflbench.graphs import CudaRecorder
-    from pflbench.run import set_arithmetic
 
     set_arithmetic("float64")
     device = torch.device("cuda")

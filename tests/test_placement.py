@@ -1,8 +1,10 @@
 """Where data and client states lie changes no bit, and a run that was interrupted goes on wherever they are."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from worlds import played, world
@@ -12,6 +14,7 @@ from pflbench.errors import BadInput
 from pflbench.placement import _mapped, activations, bank_at
 from pflbench.plan import Experiment, Machine
 from pflbench.run import run
+from pflbench.task import Pixels
 
 
 def method(name):
@@ -69,11 +72,34 @@ def test_near_brings_only_what_is_asked_for():
     index = torch.tensor([[5, 9, 5], [9, 2, 2]])
     near, where = pixels.near(index)
     assert len(near.x) == 3
+    assert near.apart
+    near = near.landed()
+    assert not near.apart
     assert torch.equal(near.images(where.flatten()), pixels.images(index.flatten()))
     assert torch.equal(near.y[where], pixels.y[index])
     padded, again = pixels.near(index, 10)
     assert len(padded.x) == 10
     assert torch.equal(where, again)
+
+
+def test_the_next_images_are_gathered_while_a_group_computes(monkeypatch):
+    """Each group waits until the one after it has been gathered: in turn, one by one, it would wait for ever."""
+    plain = world(method("fedavg"), engine="loop", cohort_size=4)
+    made = replace(plain, pixels=replace(plain.pixels, apart=True))
+    began, near, landed = [threading.Event() for _ in range(4)], Pixels.near, Pixels.landed
+    gathered, computed = iter(began), iter(range(1, 5))
+    monkeypatch.setattr(Pixels, "near", lambda *given: (next(gathered).set(), near(*given))[1])
+    waited = []
+
+    def land(pixels):
+        number = next(computed)
+        waited.append(number == 4 or began[number].wait(10))
+        return landed(pixels)
+
+    monkeypatch.setattr(Pixels, "landed", land)
+    w, c = engine.start(made)
+    engine.stage(made, "contribute", made.method.contribute, w, c, np.arange(4), 0, 1)
+    assert waited == [True] * 4
 
 
 def test_a_mapped_bank_is_no_memory_of_the_process(tmp_path):

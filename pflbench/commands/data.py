@@ -75,8 +75,8 @@ def partition_options(command: Command) -> Command:
 def make_split(data_root: Path | None, given: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The resolved experiment, samples and (train, test, validation) of the given options."""
     from pflbench import data
+    from pflbench.build import split
     from pflbench.plan import complete
-    from pflbench.run import split
 
     experiment = complete(read_experiment({**given, "method": "fedavg"}, None, ()), data_root)
     samples = data.load(experiment.dataset.name, data_root, experiment.dataset.fields)

@@ -55,11 +55,14 @@ def results_option(command: Command) -> Command:
 def machine_options(command: Command) -> Command:
     """One option per field of Machine."""
     engines = click.Choice(["auto", "loop", "vmap"])
+    places = click.Choice(["auto", "device", "host", "file"])
     for name, kind, default, text in (
         ("device", str, "auto", "auto, cpu, cuda or cuda:N."),
         ("engine", engines, "auto", "How a cohort is computed; numbers agree to rounding."),
         ("threads", click.IntRange(1), 1, "Clients computed at a time on a CPU; changes no bit."),
         ("chunk", click.IntRange(1), 64, "Most clients in one vmapped call; bounds memory."),
+        ("place-data", click.Choice(["auto", "device", "host"]), "auto", "Where the images lie; changes no bit."),
+        ("place-clients", places, "auto", "Where client states lie; changes no bit."),
     ):
         command = click.option(f"--{name}", type=kind, default=default, show_default=True, help=text)(command)
     command = click.option("--graphs/--no-graphs", default=True, help="Capture CUDA graphs on a GPU.")(command)

@@ -20,8 +20,8 @@ import torch
 from torch.nn import functional
 
 from pflbench import engine, models
+from pflbench.build import build, pick_device
 from pflbench.plan import Experiment, Machine, complete
-from pflbench.run import build, pick_device
 from pflbench.streams import seed_of
 
 DIGITS = {"method": "fedavg", "participation": 1.0, "seed": 0}

@@ -13,8 +13,8 @@ import click
 import torch
 
 from pflbench import engine, laws
+from pflbench.build import build
 from pflbench.plan import Experiment, Machine, complete
-from pflbench.run import build
 
 
 @click.command()
