@@ -4,9 +4,8 @@ Three things grow: the data with the images, the bank of client states with the 
 cohort and with the clients computed together. Placement changes no number, so it follows the machine.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from pflbench.errors import BadInput
 
@@ -95,10 +94,21 @@ def place(need: Budget, device: int | None, host: int) -> Placement:
     return Placement(data, "host" if need.bank <= left else "file")
 
 
-def lines(need: Budget, where: Placement) -> Iterator[str]:
-    """The plan in words, a line a part."""
-    named = {"data": where.data, "bank": where.bank, "working": "device", "gathered": "device"}
-    meaning = {"data": "data", "bank": "client states", "working": "a round's work", "gathered": "a round's images"}
-    for part in fields(need):
-        if part.name != "gathered" or where.data == "host":
-            yield f"{meaning[part.name]}: {getattr(need, part.name) / 2**20:,.1f} MiB, {named[part.name]}"
+class Part(NamedTuple):
+    """Bytes of one part of an experiment, and where they lie."""
+
+    bytes: int
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.bytes / 2**20:,.1f} MiB, {self.place}"
+
+
+def parts(need: Budget, where: Placement) -> dict[str, Part]:
+    """The plan: what is held, by name."""
+    found = {
+        "data": Part(need.data, where.data),
+        "client states": Part(need.bank, where.bank),
+        "a round's work": Part(need.working, "device"),
+    }
+    return found | ({"a round's images": Part(need.gathered, "device")} if where.data == "host" else {})

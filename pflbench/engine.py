@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pflbench import tree
+from pflbench.budget import Part
 from pflbench.graphs import WHOLE, Recorder, StageGraph, fold_with
 from pflbench.local import Feed, alone, plain
 from pflbench.method import Method, Task, Tree
@@ -66,7 +67,7 @@ class World:
     image that trains, with ``crop_flip`` a random crop after padding and a random mirror image. budget: per round,
     client -> most batches of its personal stage; None: all that are planned. recorder: captures
     graphs where there is a GPU; captured: the whole stages captured so far.
-    bank: puts the clients' states where they lie; plan: what lies where, and its bytes, in words.
+    bank: puts the clients' states where they lie; plan: what is held, by name.
     """
 
     method: Method
@@ -89,7 +90,7 @@ class World:
     budget: Sequence[Mapping[int, int]] | None = None
     recorder: Recorder | None = None
     bank: Callable[[Tree, int], Tree] = tree.repeat
-    plan: tuple[str, ...] = ()
+    plan: Mapping[str, Part] = field(default_factory=dict)
     captured: dict[tuple[object, ...], StageGraph] = field(default_factory=dict)
 
     @property

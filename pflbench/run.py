@@ -200,7 +200,7 @@ def provenance(machine: Machine, world: engine.World, samples: Samples, seconds:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
         "data": samples.source,
-        "memory": list(world.plan),
+        "memory": [f"{part}: {held}" for part, held in world.plan.items()],
     }
 
 

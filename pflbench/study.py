@@ -1,23 +1,17 @@
-"""Many runs in one process, what is derived from them, what they will cost, and whether they come out the same again."""
+"""Many runs in one process, what is derived from them, and whether they come out the same again."""
 
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pflbench import engine, files, grid, spectra, splits, store, tree
 from pflbench.build import build, pick_device
 from pflbench.errors import BadInput
-from pflbench.evaluation import evaluate
-from pflbench.grid import Extra, Needed, Plan
+from pflbench.grid import Extra, Needed
 from pflbench.plan import Experiment, Machine
 from pflbench.run import Interrupted, run
 
@@ -114,96 +108,6 @@ def _mean_bands(world: engine.World, federation: engine.Federation, permuted: bo
         found = spectra.bands([pm[name] for name in names], [gm[name] for name in names], permuted)
         total.append(torch.stack([found.divergence, found.relative, found.mass], dim=1))
     return torch.stack(total).mean(0)
-
-
-# What it will cost
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """seconds: of computation for what is missing, on one core or GPU. start_s: to start one process. memory: bytes of
-    one process. disk: bytes of the results.
-    """
-
-    runs: int
-    cached: int
-    seconds: float
-    start_s: float
-    memory: int
-    disk: int
-
-
-def forecast(plan: Plan, machine: Machine, rounds: int = 3) -> dict[str, Forecast]:
-    """Per figure, and in total under ``all``, after timing a few rounds of each kind of run that is missing."""
-    missing = [needed for needed in plan.needed if not needed.done(machine.results)]
-    device = pick_device(machine.device)
-    loads: dict[str, float] = {}
-    speeds: dict[str, tuple[float, float, float]] = {}
-    cost: dict[str, float] = {}
-    for needed in missing:
-        experiment, world = needed.experiment, None
-        place = _key(experiment, method=False)
-        if place not in loads or _key(experiment) not in speeds:
-            began = time.monotonic()
-            world, _ = build(experiment, machine, device)
-            loads[place] = sum(_load(world, round) for round in range(experiment.rounds))
-            if _key(experiment) not in speeds:
-                speeds[_key(experiment)] = (time.monotonic() - began, *_speed(world, rounds))
-        build_s, load_s, evaluation_s = speeds[_key(experiment)]
-        cost[needed.address] = build_s + load_s * loads[place] + evaluation_s * len(experiment.evaluated())
-        if "bands" in needed.extras:  # the run is played once more
-            cost[needed.address] += build_s + load_s * loads[place]
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import pflbench.run"], check=True)
-    start_s = time.monotonic() - began
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device)
-    found = {}
-    for name in [*plan.manifests, "all"]:
-        own = [needed for needed in plan.needed if name == "all" or name in needed.figures]
-        left = [needed for needed in own if needed.address in cost]
-        disk = sum(_disk(needed.experiment) for needed in left)
-        seconds = sum(cost[needed.address] for needed in left)
-        found[name] = Forecast(len(own), len(own) - len(left), seconds, start_s, memory, disk)
-    return found
-
-
-def _key(experiment: Experiment, method: bool = True) -> str:
-    """Runs of one key cost the same per step (``method``), or have the same cohorts and client sizes (not ``method``)."""
-    if not method:
-        return experiment.model_copy(update={"method": "", "eval_every": 1}).model_dump_json(warnings=False)
-    fields = {name: v != 0 if isinstance(v, float) else v for name, v in experiment.method.fields.items()}
-    chosen = experiment.method.model_copy(update={"fields": fields})
-    free = {"method": chosen, "seed": 0, "partition_seed": 0, "rounds": 1, "eval_every": 1}
-    return experiment.model_copy(update=free).model_dump_json()
-
-
-def _load(world: engine.World, round: int) -> float:
-    """What a round costs, in the units of the engine's own rule."""
-    steps = np.array([-(-len(world.train[k]) // world.batch_size) for k in engine.cohort_of(world, round)])
-    if world.engine == "loop":
-        return float(steps.sum())
-    return float(sum(steps[group].max() * (engine.OVERHEAD + len(group)) for group in engine.groups_of(world, steps)))
-
-
-def _speed(world: engine.World, rounds: int) -> tuple[float, float]:
-    """Seconds per unit of load, and per evaluation, once warm."""
-    federation, _ = engine.play(world, engine.start(world), 0)
-    evaluate(world, federation, 0)
-    began = time.monotonic()
-    for round in range(1, 1 + rounds):
-        federation, _ = engine.play(world, federation, round)
-    played = time.monotonic()
-    evaluate(world, federation, rounds)
-    load = sum(_load(world, round) for round in range(1, 1 + rounds))
-    return (played - began) / load, time.monotonic() - played
-
-
-def _disk(experiment: Experiment) -> int:
-    """Bytes of a result: counts per client and evaluation, integers per cohort member and round, the rest."""
-    counts = 2 * 4 * len(experiment.evaluated()) * experiment.clients
-    return counts + 10 * experiment.rounds * experiment.cohort_size + 2500
 
 
 # Whether it comes out the same

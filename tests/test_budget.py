@@ -8,7 +8,7 @@ import pytest
 from worlds import world
 
 from pflbench import engine, models, registry, tree
-from pflbench.budget import SHARE, STEP, Budget, Placement, Sizes, budget, lines, place
+from pflbench.budget import SHARE, STEP, Budget, Placement, Sizes, budget, parts, place
 from pflbench.errors import BadInput
 
 GIB = 2**30
@@ -92,13 +92,14 @@ def test_ten_thousand_clients_with_a_cnn_fit_anywhere():
 
 
 def test_the_plan_in_words():
-    assert list(lines(NEED, Placement("host", "file"))) == [
+    told = parts(NEED, Placement("host", "file"))
+    assert [f"{part}: {held}" for part, held in told.items()] == [
         "data: 10,240.0 MiB, host",
         "client states: 30,720.0 MiB, file",
         "a round's work: 5,120.0 MiB, device",
         "a round's images: 1,024.0 MiB, device",
     ]
-    assert len(list(lines(NEED, Placement("device", "file")))) == 3
+    assert len(parts(NEED, Placement("device", "file"))) == 3
 
 
 def test_the_arithmetic_needs_no_torch():

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from worlds import world
 
-from pflbench import claims, draw, grid, report, spectra, spectral, stats, study
+from pflbench import claims, draw, engine, evaluation, grid, registry, report, spectra, spectral, stats, study
 from pflbench.cli import main
 from pflbench.errors import BadInput
+from pflbench.forecast import _load, _speed, forecast
 from pflbench.gather import Run, Study, collect
 from pflbench.grid import Narrow, Plan
 from pflbench.plan import Experiment, Machine
@@ -552,14 +554,49 @@ def test_verify_says_identical_or_what_differs(copy):
 
 def test_plan_counts_what_is_there_and_predicts_the_rest(copy):
     plan, machine = Plan.of("tiny"), Machine(device="cpu", results=Path("results"))
-    assert study.forecast(plan, machine, rounds=1)["all"].seconds == 0
+    nothing = forecast(plan, machine, rounds=1)
+    assert nothing.figures["all"].seconds == 0
+    assert nothing.memory == {}
     for path in Path("results/fedavg").glob("*.json"):
         path.unlink()
-    found = study.forecast(plan, machine, rounds=1)
+    told = []
+    bill = forecast(plan, machine, rounds=1, watch=lambda done, total: told.append((done, total)))
+    found = bill.figures
+    assert told == [(number, 6) for number in range(1, 7)]
     assert (found["all"].runs, found["all"].cached) == (21, 15)
     assert (found["two"].runs, found["two"].cached) == (6, 6)
     assert found["one"].seconds == found["all"].seconds > 0
     assert found["all"].disk > 0
+    (held,) = bill.memory.values()
+    assert held["data"].bytes == 1797 * (64 + 8)
+    assert bill.wall_s(3, 2, 1) == found["all"].seconds + 3 * bill.start_s + 2 * bill.draw_s
+    shown = CliRunner().invoke(main, ["plan", "--scale", "tiny", "--device", "cpu"])
+    assert shown.exit_code == 0, shown.output
+    assert "client states" in shown.output
+
+
+def test_a_forecast_by_sample_weighs_what_it_left_out(monkeypatch):
+    """Costs counted, not timed: 10 of 40 clients with a few batches each stand for all that one round and one
+    evaluation of the whole world compute, fine-tuning included."""
+    whole = world(registry.method_class("fedavg_ft")(), engine="loop", sizes=(90, 30, 60, 10) * 10, cohort_size=8)
+    clock, step = [0.0], 1.0
+
+    def stage(world, name, function, w, c, cohort, round, epochs):
+        clock[0] += step * epochs * sum(-(-len(world.train[k]) // world.batch_size) for k in cohort)
+        return engine_stage(world, name, function, w, c, cohort, round, 0)
+
+    engine_stage = engine.stage
+    monkeypatch.setattr(engine, "stage", stage)
+    monkeypatch.setattr(evaluation, "stage", stage)
+    monkeypatch.setattr("pflbench.forecast.time.monotonic", lambda: clock[0])
+    speed, trains = _speed(whole, 3)
+    federation = engine.start(whole)
+    clock[0] = 0.0
+    engine.play(whole, federation, 5)
+    assert clock[0] == pytest.approx(speed * _load(whole, 5))
+    clock[0] = 0.0
+    evaluation.evaluate(whole, federation, 5)
+    assert clock[0] == pytest.approx(trains, rel=0.05)
 
 
 # The report

@@ -1,13 +1,11 @@
 """Prepare data sets; show, draw, export and import partitions."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, shown
+from pflbench.commands.options import Command, counting, data_root_option, option_of, read_experiment, shown
 from pflbench.errors import BadInput
 
 
@@ -40,25 +38,6 @@ def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
     click.echo(
         f"{samples.name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
     )
-
-
-@contextmanager
-def counting(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error: images done, elapsed and remaining time."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True))
-    task = bar.add_task(name)
-
-    def watch(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        bar.start()  # not before the first image: bad input ends with one clear line and nothing else
-
-    try:
-        yield watch
-    finally:
-        bar.stop()
 
 
 @click.group()

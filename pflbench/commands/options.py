@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,3 +101,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadInput("config", path, "must hold `field: value` lines")
     return values
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error: how much of ``name`` is done, elapsed and remaining time."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    bar = Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), left, console=Console(stderr=True))
+    task = bar.add_task(name)
+
+    def watch(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        bar.start()  # not before the first: bad input ends with one clear line and nothing else
+
+    try:
+        yield watch
+    finally:
+        bar.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, machine_options, results_option
+from pflbench.commands.options import Command, counting, machine_options, results_option
 from pflbench.errors import BadInput
 from pflbench.grid import FIGURES
 from pflbench.plan import Machine
@@ -98,19 +98,20 @@ def figure(figures: tuple[str, ...], scale: str, results: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @machine_options
 def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool, **given: Any) -> None:
-    """What a study will cost on this machine: runs, cache hits, time, memory, disk; timed for some 30 seconds."""
+    """What a study will cost on this machine: runs, cache hits, time, memory, disk; a few rounds of each kind are timed."""
     import os
 
-    from pflbench.study import forecast
+    from pflbench.forecast import forecast
 
     wanted, cores = plan_of(figures, scale, given), cores or os.cpu_count() or 1
-    found = forecast(wanted, Machine(**given))
-    everything = found["all"]
+    with counting("timing a few rounds") as watch:
+        bill = forecast(wanted, Machine(**given), watch=watch)
     left = [n for n in range(wanted.parts) if not all(r.done(given["results"]) for r in wanted.part(n))]
-    total = (everything.seconds + len(left) * everything.start_s) / cores
+    total = bill.wall_s(len(left), len(wanted.manifests) + 1, cores)
     if as_json:
-        rows = {name: vars(each) for name, each in found.items()}
-        click.echo(json.dumps({"scale": scale, "cores": cores, "wall_s": total, "figures": rows}))
+        rows = {name: vars(each) for name, each in bill.figures.items()}
+        held = {kind: {part: each._asdict() for part, each in kept.items()} for kind, kept in bill.memory.items()}
+        click.echo(json.dumps({"scale": scale, "cores": cores, "wall_s": total, "figures": rows, "memory": held}))
         return
     from rich import box
     from rich.console import Console
@@ -119,14 +120,24 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("figure", "runs", "there already", "computing left", "disk"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    for name, each in found.items():
+    for name, each in bill.figures.items():
         name = "all, each run once" if name == "all" else name
         table.add_row(name, str(each.runs), str(each.cached), _duration(each.seconds), f"{each.disk / 1e6:.1f} MB")
     console = Console()
     console.print(table)
+    if bill.memory:
+        parts = list(dict.fromkeys(part for kept in bill.memory.values() for part in kept))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("memory of a run (the method with the most)")
+        for part in parts:
+            table.add_column(part, justify="right")
+        for kind, kept in bill.memory.items():
+            table.add_row(kind, *(str(kept.get(part, "")) for part in parts))
+        console.print(table)
     console.print(
-        f"scale {scale}: about {_duration(total)} of runs with {cores} at a time, {len(left)} processes that start in "
-        f"{everything.start_s:.1f} s each; memory {everything.memory / 2**30:.1f} GiB per process",
+        f"scale {scale}: about {_duration(total)} with {cores} at a time: {len(left)} processes that start in "
+        f"{bill.start_s:.1f} s each, {len(wanted.manifests)} figures and a report of {bill.draw_s:.1f} s each; "
+        f"{bill.process / 2**30:.1f} GiB per process",
         soft_wrap=True,
         highlight=False,
     )
