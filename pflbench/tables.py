@@ -1,6 +1,7 @@
 """Tables on the terminal, with rich."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from pflbench import measures, stats
 from pflbench.data import Samples
-from pflbench.fields import describe
+from pflbench.fields import FieldDoc, describe
 from pflbench.partitions import class_counts, label_distance
 
 Record = dict[str, Any]
@@ -64,7 +65,7 @@ def describe_all(kind: str, things: dict[str, Any]) -> None:
     """One row per thing: its name, its fields with defaults, its first line of documentation."""
     table = _table(kind[:-1], "fields = defaults", "what it is")
     for name, thing in things.items():
-        fields = [] if isinstance(thing, str) else [f"{row.name}={_default(row.default)}" for row in describe(thing)]
+        fields = [f"{row.name}={_default(row.default)}" for row in _fields(thing)]
         table.add_row(name, "\n".join(fields), _first_line(thing))
     Console().print(table)
 
@@ -76,8 +77,8 @@ def describe_one(name: str, thing: Any, page: str | None) -> None:
         console.print(Markdown(page))
     else:
         console.print(f"{name}\n", style="bold")
-        console.print(thing if isinstance(thing, str) else _documentation(thing), highlight=False)
-    rows = [] if isinstance(thing, str) else describe(thing)
+        console.print(thing if isinstance(thing, str) else _flowing(_documentation(thing)), highlight=False)
+    rows = _fields(thing)
     if rows:
         table = _table("field", "type", "default", "allowed", "meaning", "source of the default")
         for row in rows:
@@ -135,15 +136,27 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def _fields(thing: Any) -> list[FieldDoc]:
+    """A text has no fields; a pair is a text and what has the fields."""
+    return [] if isinstance(thing, str) else describe(thing[1] if isinstance(thing, tuple) else thing)
+
+
 def _documentation(thing: Any) -> str:
     """A method's page is its module's docstring (its class's is the dataclass signature); a function has its own."""
+    if isinstance(thing, str | tuple):
+        return thing if isinstance(thing, str) else str(thing[0])
     own = inspect.getdoc(inspect.getmodule(thing)) if inspect.isclass(thing) else inspect.getdoc(thing)
     return own or ""
 
 
+def _flowing(text: str) -> str:
+    """Paragraphs on one line each, for the console to break; what is indented or listed stays as it is."""
+    return re.sub(r"(?<=\S)\n(?=[^\s*-])", " ", text)
+
+
 def _first_line(thing: Any) -> str:
-    text = thing if isinstance(thing, str) else _documentation(thing)
-    return text.strip().splitlines()[0] if text.strip() else ""
+    text = _documentation(thing).strip()
+    return text.splitlines()[0] if text else ""
 
 
 def law_table(method: str, verdicts: Sequence[tuple[str, bool | None, str]]) -> None:

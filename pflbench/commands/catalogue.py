@@ -33,7 +33,7 @@ def page(method: str) -> str | None:
 
 
 def catalogue(kind: str) -> dict[str, Any]:
-    """name -> what documents it: a class, a function, or (data sets, fleets) a text."""
+    """name -> what documents it: a class, a function, a text (fleets), or a text and a function with the fields (data)."""
     if kind == "methods":
         from pflbench import registry
 
@@ -55,4 +55,4 @@ def catalogue(kind: str) -> dict[str, Any]:
         return {name: fleet_text(name) for name in fleet_names()}
     from pflbench import data
 
-    return {name: data.describe(name) for name in data.names()}
+    return {name: (data.describe(name), data.target(name)) for name in data.names()}

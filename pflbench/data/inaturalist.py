@@ -15,7 +15,8 @@ from pflbench.errors import BadInput
 from pflbench.fields import hyper
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
-IMAGES = {"2017": 675_170, "2021_train_mini": 500_000, "2021_valid": 100_000}  # 2017: 579,184 + 95,986 in the paper
+# As the organisers count them (github.com/visipedia/inat_comp, pages 2017 and 2021); 2017: 579,184 + 95,986
+IMAGES = {"2017": 675_170, "2021_train_mini": 500_000, "2021_valid": 100_000}
 
 
 def source(

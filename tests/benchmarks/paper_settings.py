@@ -85,7 +85,9 @@ def main(settings: str, methods: str, device: str) -> None:
     place = pick_device(device)
     named = torch.cuda.get_device_name(place) if place.type == "cuda" else "one core"
     print(f"torch {torch.__version__}, Python {platform.python_version()}, device {place} ({named})")
-    print("\n| setting | method | numbers sent down | batches a round | ms a batch | s a round | client states | peak |")
+    print(
+        "\n| setting | method | numbers sent down | batches a round | ms a batch | s a round | client states | peak |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as alone:
