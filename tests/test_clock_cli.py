@@ -251,7 +251,7 @@ def test_the_figure_takes_the_costs_of_the_default_experiment(figure):
     assert sum(leaf.numel() for leaf in world.task.start.values()) == ours["costs"]["up"] == figure.MODELS["MLP"]
 
 
-def test_the_verdict_counts_cells(figure):
+def test_the_shares_count_cells(figure):
     rows = [
         {"panel": "fleet", "series": s, "passes": "2 + 2", "block": b, "numbers": n, "seed": 0, "gain": g}
         for s, b, n, g in [
@@ -262,9 +262,7 @@ def test_the_verdict_counts_cells(figure):
         ]
     ]
     frame = pd.DataFrame([*rows, {**rows[0], "panel": "theory", "gain": 2.0}])
-    found = figure.verdict(frame)
-    assert (found["cells"], found["share_of_cells_at_least_1.5"], found["verdict"]) == (4, 0.5, "inconclusive")
+    found = figure.shares(frame)
+    assert (found["cells"], found["share_of_cells_at_least_1.5"]) == (4, 0.5)
     assert found["by_block_and_passes"] == {"round": {"2 + 2": 0.5}, "client": {"2 + 2": 0.5}}
     assert [(row["series"], row["gain"]) for row in found["best_per_fleet"]] == [("a", 1.6), ("b", 1.5)]
-    assert figure.verdict(frame[frame["series"] == "a"].assign(gain=1.5))["verdict"] == "supported"
-    assert figure.verdict(frame.assign(gain=1.49))["verdict"] == "not supported"
