@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,16 @@ def grid(figures: tuple[str, ...], scale: str, part: str | None, **given: Any) -
             raise BadInput("part", part, "write K/N with K from 1 to N")
         wanted = wanted[int(number) - 1 :: int(count)]
 
+    missing, began, started = sum(not needed.done(given["results"]) for needed in wanted), time.monotonic(), 0
+
     def watch(number: int, needed: Any, cached: bool) -> None:
-        if not cached:
-            click.echo(f"{number + 1}/{len(wanted)} {_told(needed)}", err=True)
+        nonlocal started
+        if cached:
+            return
+        left = (time.monotonic() - began) / started * (missing - started) if started else None
+        started += 1
+        eta = "" if left is None else f", ETA {_duration(left)}"
+        click.echo(f"{started}/{missing}{eta}: {_told(needed)}", err=True)
 
     try:
         failures = work(wanted, Machine(**given), watch)
