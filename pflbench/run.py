@@ -21,6 +21,7 @@ import torch
 
 from pflbench import engine, store, tree
 from pflbench.build import build, pick_device
+from pflbench.calibrate import processor
 from pflbench.data import Samples
 from pflbench.errors import BadInput
 from pflbench.evaluation import Scores, evaluate
@@ -186,7 +187,7 @@ def make_record(
 def provenance(machine: Machine, world: engine.World, samples: Samples, seconds: float) -> Record:
     """Where a result came from; no path, host or user name."""
     device = world.pixels.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "seconds": round(seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
