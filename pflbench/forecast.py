@@ -48,9 +48,10 @@ class Bill:
     memory: dict[str, Memory]
 
     def wall_s(self, processes: int, drawings: int, cores: int) -> float:
-        """Seconds by the clock with so many processes that run and that draw, ``cores`` at a time."""
-        work = self.figures["all"].seconds + processes * self.start_s + drawings * self.draw_s
-        return work / cores
+        """Seconds by the clock, ``cores`` at a time: so many processes that run, equal shares of the work, as many waves
+        of them as it takes, then so many that draw."""
+        running = self.figures["all"].seconds / max(1, processes) + self.start_s
+        return -(-processes // cores) * running + drawings * self.draw_s / cores
 
 
 def forecast(

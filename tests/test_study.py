@@ -569,7 +569,8 @@ def test_plan_counts_what_is_there_and_predicts_the_rest(copy):
     assert found["all"].disk > 0
     (held,) = bill.memory.values()
     assert held["data"].bytes == 1797 * (64 + 8)
-    assert bill.wall_s(3, 2, 1) == found["all"].seconds + 3 * bill.start_s + 2 * bill.draw_s
+    assert bill.wall_s(3, 2, 1) == pytest.approx(found["all"].seconds + 3 * bill.start_s + 2 * bill.draw_s)
+    assert bill.wall_s(3, 2, 2) == pytest.approx(2 * (found["all"].seconds / 3 + bill.start_s) + bill.draw_s)
     shown = CliRunner().invoke(main, ["plan", "--scale", "tiny", "--device", "cpu"])
     assert shown.exit_code == 0, shown.output
     assert "client states" in shown.output
