@@ -252,15 +252,24 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
     from rich.console import Console
     from rich.table import Table
 
+    given = [each["experiment"]["method"]["fields"] for each in rows]
+    shared = {name: value for name, value in given[0].items() if all(one.get(name) == value for one in given)}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("address", "row", "setting", "seed", "GM", "PM", "commit", "method's fields"):
-        table.add_column(column, no_wrap=column == "address", overflow="fold")
-    for each in rows:
+    for column in ("address", "row", "setting", "seed", "GM", "PM", "commit", "fields that differ"):
+        table.add_column(column, no_wrap=column in ("address", "setting"), overflow="fold")
+    for each, fields in zip(rows, given, strict=True):
         scores = [f"{100 * score:.1f} %" if score is not None else "" for score in (each["GM"], each["PM"])]
-        fields = ", ".join(f"{name}={value}" for name, value in each["experiment"]["method"]["fields"].items())
+        own = ", ".join(f"{name}={value}" for name, value in fields.items() if name not in shared)
         head = (each["address"], each["label"], each["setting"], str(each["seed"]))
-        table.add_row(*head, *scores, str(each["commit"] or "unknown")[:10], fields)
-    Console().print(table)
+        table.add_row(*head, *scores, str(each["commit"] or "unknown")[:7], own)
+    several = len({each["experiment"]["method"]["name"] for each in rows}) > 1
+    if several or len(shared) == len(given[0]):
+        table.columns.pop()
+    console = Console()
+    console.print(table)
+    if shared and not several:
+        told = ", ".join(f"{name}={value}" for name, value in shared.items())
+        console.print(f"method's fields of every run: {told}", highlight=False)
     click.echo(f"{len(rows)} runs; `pflbench show ADDRESS` shows one in full")
 
 
