@@ -133,6 +133,8 @@ def _plain(value: Any) -> str:
         return f"{value['name']} ({fields})" if fields else str(value["name"])
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
     return str(value)
 
 
