@@ -24,6 +24,7 @@ class Sizes:
     clients: int  # C
     cohort: int  # M
     together: int  # clients computed at a time
+    block: int  # clients whose models an evaluation holds at a time
     batch: int  # samples per step and client, B
     longest: int  # samples of the client with the most
     model: int  # numbers of one model, parameters and buffers
@@ -36,7 +37,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes. working: of one round beside data and bank, were the data on the device; gathered: a round's images else."""
+    """Bytes. working: of one round or evaluation beside data and bank, were the data on the device; gathered: a round's
+    images if they are not.
+    """
 
     data: int
     bank: int
@@ -56,15 +59,18 @@ def budget(sizes: Sizes) -> Budget:
     """Bytes of an experiment's parts.
 
     Of a round: the server's state twice (received, merged); of each of the cohort its state before and after, and its
-    upload; of each client computed now a step's numbers and activations. Of its images, if these lie elsewhere: one copy.
+    upload; of each client computed now a step's numbers and activations. Of an evaluation: of each client of a block its
+    state and its model, and a step if it is fine-tuned. The larger of the two counts. Of the images, if these lie
+    elsewhere: one copy.
     """
     stored = sizes.pixels + LABEL
     cohort = sizes.cohort * (2 * sizes.client + sizes.upload)
     step = sizes.together * (STEP * sizes.model + sizes.batch * sizes.activations)
+    evaluation = sizes.block * (sizes.client + sizes.model)
     return Budget(
         data=sizes.images * stored,
         bank=sizes.number * sizes.clients * sizes.client,
-        working=sizes.number * (2 * sizes.server + cohort + step),
+        working=sizes.number * (2 * sizes.server + max(cohort, evaluation) + step),
         gathered=sizes.together * sizes.longest * stored,
     )
 

@@ -122,9 +122,8 @@ def split(experiment: Experiment, samples: Samples) -> tuple[Parts, Parts, Parts
         column = chosen.fields.get("column") or samples.user
         if column != samples.user:
             known = f"users of {samples.user}" if samples.user else "no users"
-            raise BadInput(
-                "partition.column", column, f"{samples.name} was prepared with {known}; prepare user={column}"
-            )
+            cure = f"prepare user={column}" if samples.name.startswith("hf:") else "only hf: data sets have users"
+            raise BadInput("partition.column", column, f"{samples.name} has {known}; {cure}")
         rng = stream(seed, "partition")
         train = partition(labels, experiment.clients, chosen.name, chosen.fields, rng, users)
         if chosen.name == "natural" and users is not None and test_users is not None:

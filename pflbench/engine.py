@@ -97,6 +97,11 @@ class World:
     def clients(self) -> int:
         return len(self.train)
 
+    @property
+    def block(self) -> int:
+        """Clients whose models an evaluation holds at a time."""
+        return min(self.clients, 4 * self.threads if self.engine == "loop" else self.chunk)
+
 
 def start(world: World) -> Federation:
     """The state before round 0: every client holds the same first state, by value."""

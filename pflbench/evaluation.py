@@ -81,7 +81,7 @@ def _models(function: Callable[[Tree, Tree], State | None], w: Tree, rows: Tree,
 def _everyone(world: World, models: Callable[[Tensor], State]) -> Pair:
     """Correct predictions of ``models(clients)``, made block by block to bound memory, on local tests and validation."""
     tests, checks = [], []
-    for block in np.array_split(np.arange(world.clients), -(-world.clients // world.chunk)):
+    for block in np.array_split(np.arange(world.clients), -(-world.clients // world.block)):
         made = models(torch.as_tensor(block, device=world.pixels.device))
         tests += _count(world, made, world.official, [world.test[k] for k in block])
         if len(world.validation):

@@ -7,6 +7,7 @@ the images of a chunk once a stage.
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from pflbench.errors import BadInput
 from pflbench.models import Model
 from pflbench.task import Pixels
 from pflbench.tree import Tree
+
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # cgroup 2 and 1
 
 
 def pixels_at(place: Place, x: Tensor, y: Tensor, mean: Tensor, std: Tensor) -> Pixels:
@@ -37,8 +40,11 @@ def bank_at(place: Place, folder: Path) -> Callable[[Tree, int], Tree]:
 
 
 def memory(device: torch.device) -> tuple[int | None, int]:
-    """Bytes of memory: what is free on the device, None for a CPU, and all that the host has."""
+    """Bytes of memory: what is free on the device, None for a CPU, and all that this process may have of the host's."""
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in LIMITS:  # of a container or a batch job
+        with suppress(OSError, ValueError):  # not there, or "max"
+            host = min(host, int(limit.read_text(encoding="ascii")))
     return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None), host
 
 
@@ -53,6 +59,7 @@ def sizes_of(world: World, samples: Samples, model: Model) -> Sizes:
         clients=world.clients,
         cohort=world.cohort_size,
         together=min(world.cohort_size, world.threads if single else world.threads * world.chunk),
+        block=world.block,
         batch=world.batch_size,
         longest=max(map(len, world.train)),
         model=tree.numbers(world.task.start),

@@ -144,7 +144,8 @@ class Machine:
 
     threads: clients computed at a time on a CPU. chunk: most clients in one vmapped call. graphs: capture CUDA graphs on
     a GPU. deterministic: only kernels that give the same bits again. place_data, place_clients: where data and client
-    states lie; auto: where there is room. checkpoint_s: seconds between checkpoints.
+    states lie; auto: where there is room. checkpoint_s: seconds between checkpoints, more where one
+    takes long; 0: one after every round.
     """
 
     device: str = "auto"

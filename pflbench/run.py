@@ -28,6 +28,7 @@ from pflbench.evaluation import Scores, evaluate
 from pflbench.plan import MEANING, Experiment, Machine, complete
 from pflbench.store import Record
 
+SELDOM = 20  # times as long as the last checkpoint took there is none: large states cost at most a twentieth
 PACKAGES = ("torch", "numpy", "scikit-learn", "safetensors")
 
 
@@ -95,6 +96,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
         federation = resume(federation, leaves, checkpoint)
         done, journal = note["done"], Journal.of(note["journal"])
     began, saved, points = time.monotonic(), time.monotonic(), set(experiment.evaluated())
+    pause = machine.checkpoint_s
     with stopping() as stop:
         for round in range(done, experiment.rounds):
             federation, cost = engine.play(world, federation, round)
@@ -106,13 +108,16 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
                     journal.diverged = round + 1
             watch(progress(world, journal, round + 1, experiment.rounds))
             last = round + 1 == experiment.rounds
-            if not last and (stop() or time.monotonic() - saved >= machine.checkpoint_s):
-                saved = time.monotonic()
-                journal.seconds += saved - began
-                began = saved
+            if not last and (stop() or time.monotonic() - saved >= pause):
+                now = time.monotonic()
+                journal.seconds += now - began
+                began = now
                 store.save_state(
                     checkpoint, tree.flatten(tuple(federation)), {"done": round + 1, "journal": journal.note()}
                 )
+                saved = time.monotonic()
+                if pause:
+                    pause = max(machine.checkpoint_s, SELDOM * (saved - now))
             if stop() and not last:
                 raise Interrupted(
                     f"stopped after round {round + 1} of {experiment.rounds}; the same command goes on from there"

@@ -14,7 +14,7 @@ from pflbench.errors import BadInput
 GIB = 2**30
 RESNET = 11_173_962 + 9_600  # parameters of ResNet-18 in CIFAR form, and its running means and variances
 CIFAR = Sizes(
-    images=60_000, pixels=3072, clients=100, cohort=20, together=20, batch=8, longest=800, model=RESNET, server=RESNET,
+    images=60_000, pixels=3072, clients=100, cohort=20, together=20, block=20, batch=8, longest=800, model=RESNET, server=RESNET,
     client=RESNET, upload=RESNET, activations=600_000,
 )  # fmt: skip
 
@@ -26,6 +26,8 @@ def test_cifar_10_with_a_resnet_18_by_hand():
     assert need.bank == 100 * 11_183_562 * 4 == 4_473_424_800
     assert need.working == 4 * (2 * RESNET + 20 * 3 * RESNET + 20 * (STEP * RESNET + 8 * 600_000))
     assert need.gathered == 20 * 800 * 3080
+    evaluated = budget(replace(CIFAR, block=64))  # 64 states and 64 models are more than 20 states twice and 20 uploads
+    assert evaluated.working == 4 * (2 * RESNET + 64 * 2 * RESNET + 20 * (STEP * RESNET + 8 * 600_000))
 
 
 def test_the_model_s_numbers_are_those_counted_here():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from hashlib import md5
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from torchvision.transforms import CenterCrop, Resize
 
 from pflbench import data
 from pflbench.cli import main
-from pflbench.data import _cache, _images
+from pflbench.data import _cache, _images, hf, inaturalist
 from pflbench.errors import BadInput
 
 IMAGES = (60, 20)
@@ -117,7 +118,8 @@ def test_cifar_is_the_same_from_every_source(tmp_path, monkeypatch, name):
         data.prepare(name, root)
         assert left(root) == [f"{name}.safetensors"]
         assert same(first, data.load(name, root))
-        assert data.digest(name, {}, root) is None  # its name says which data it holds
+        digest = data.digest(name, {}, root)
+        assert (digest is None) == (root != hub)  # official files are what the name says, a copy from elsewhere is not
     assert "official files" in first.source
     assert "uoft-cs" in data.load(name, hub).source
 
@@ -244,6 +246,9 @@ def test_missing_split_and_unknown_columns_are_named(tmp_path):
         ("label", "lable", r"\.label = lable: choose from"),
         ("user", "writer", r"\.user = writer: choose from .*did you mean writer_id"),
         ("image", "hsf_id", r"row 0\.image|\.image = hsf_id: does not hold images"),
+        ("label", "image", r", column = image: holds neither numbers nor text"),
+        ("user", "image", r", column = image: holds neither numbers nor text"),
+        ("test", "train", r"\.test = train: is what is trained on"),
     ):
         refused(rf"^dataset flwrlabs/femnist.*{message}", "hf", tmp_path, {**GREY, field: value})
     refused(
@@ -286,6 +291,40 @@ def test_a_corrupt_image_stops_the_preparation_and_leaves_nothing(tmp_path, brok
     official.femnist(tmp_path, change=change)
     refused(message, "hf", tmp_path, GREY)
     assert left(tmp_path) == []
+
+
+def test_a_label_that_is_no_number_is_missing_not_a_class():
+    assert hf._classes(object(), {"train": [1.0, float("nan"), 0.0], "test": [None]}) == [0.0, 1.0]
+
+
+def test_images_of_16_bits_are_refused_not_cut_off(tmp_path):
+    for label, number in product("ab", range(3)):
+        (tmp_path / "deep" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 5000, np.uint16)).save(tmp_path / "deep" / label / f"{number}.png")
+    refused(
+        r"^image = .*png: cannot be decoded \(ValueError: mode I;16 has more than 8 bits",
+        "folder",
+        tmp_path,
+        {"path": "deep"},
+    )
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_preparation_left_is_swept_up(tmp_path):
+    """Its draft and its scratch folder, whatever is prepared next; those of a living process stay."""
+    official.femnist(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, alive = (tmp_path / f".arrow-{pid}-x" for pid in (gone.pid, os.getppid()))
+    for folder in (dead, alive):
+        folder.mkdir()
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / ".other.safetensors.draft").write_bytes(b"half")
+    data.prepare("hf", tmp_path, GREY)
+    assert not dead.exists()
+    assert alive.exists()
+    assert len(left(tmp_path)) == 1
+    assert left(tmp_path)[0].startswith("hf-")
 
 
 def test_hidden_labels_are_refused(tmp_path):
@@ -410,16 +449,30 @@ def test_the_file_system_s_order_is_not_the_data_set_s(tmp_path, monkeypatch):
 
 def test_inaturalist_2021_trains_on_mini_and_tests_on_valid(tmp_path, monkeypatch):
     official.inaturalist(tmp_path, monkeypatch)
-    for target, labels in (("species", [0, 1, 2, 3]), ("class", [0, 0, 1, 2]), ("kingdom", [0, 0, 0, 1])):
+    levels = {"species": [0, 1, 2, 3], "class": [0, 0, 1, 2], "kingdom": [0, 0, 0, 1], "super": [0, 0, 1, 2]}
+    for target, labels in levels.items():
         given = {"version": "2021_mini", "target": target, "size": "16"}
         data.prepare("inaturalist", tmp_path, given)
         samples = data.load("inaturalist", tmp_path, given)
         assert samples.train_y.tolist() == np.repeat(labels, 5).tolist()
         assert samples.test_y.tolist() == np.repeat(labels, 2).tolist()
         assert samples.classes == max(labels) + 1
-    refused(
-        r"2021_mini has species, kingdom, phylum", "inaturalist", tmp_path, {"version": "2021_mini", "target": "super"}
-    )
+    data.prepare("inaturalist", tmp_path, {"version": "2021_mini"})  # super-categories by default
+
+
+def test_the_super_categories_of_2021():
+    """As the organisers' table has them: plants and fungi by kingdom, molluscs by phylum, other animals by class."""
+    folders = {
+        "Plantae_Tracheophyta_Magnoliopsida": "Plantae",
+        "Fungi_Basidiomycota_Agaricomycetes": "Fungi",
+        "Animalia_Mollusca_Gastropoda": "Mollusca",
+        "Animalia_Chordata_Aves": "Aves",
+        "Animalia_Arthropoda_Arachnida": "Arachnida",
+        "Animalia_Arthropoda_Malacostraca": "Animalia",
+        "Animalia_Annelida_Clitellata": "Animalia",
+    }
+    rest = "Order_Family_Genus_species"
+    assert {ranks: inaturalist.group_of(f"00042_{ranks}_{rest}") for ranks in folders} == folders
 
 
 def test_inaturalist_from_its_archive(tmp_path, monkeypatch):
@@ -440,6 +493,29 @@ def test_inaturalist_from_its_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision_inaturalist, "DATASET_MD5", sums)
     refused(r"^data_root = .*2017: has 8 images, expected 20; unpack the archive again", "inaturalist", tmp_path)
     assert left(tmp_path) == []
+
+
+def test_inaturalist_from_the_organisers_archives(tmp_path, monkeypatch):
+    """Found under the names they are published with, verified, unpacked and prepared; another file is left alone."""
+    from torchvision.datasets import inaturalist as torchvision_inaturalist
+
+    official.inaturalist(tmp_path, monkeypatch)
+    data.prepare("inaturalist", tmp_path, {"version": "2021_mini", "size": "16"})
+    digest = data.digest("inaturalist", {"version": "2021_mini", "size": "16"}, tmp_path)
+    shutil.rmtree(tmp_path / "prepared")
+    sums = {}
+    for version, inside in (("2021_train_mini", "train_mini"), ("2021_valid", "val")):
+        archive = tmp_path / f"{inside}.tar.gz"
+        with tarfile.open(archive, "w:gz") as packed:
+            packed.add(tmp_path / version, inside)
+        shutil.rmtree(tmp_path / version)
+        sums[version] = md5(archive.read_bytes()).hexdigest()
+    given = {"version": "2021_mini", "size": "16"}
+    refused(r"^data file = .*train_mini\.tar\.gz: is not the official archive", "inaturalist", tmp_path, given)
+    assert not (tmp_path / "2021_train_mini.tgz").exists()
+    monkeypatch.setattr(torchvision_inaturalist, "DATASET_MD5", sums)
+    data.prepare("inaturalist", tmp_path, given)
+    assert data.digest("inaturalist", given, tmp_path) == digest
 
 
 # The prepared file
@@ -589,6 +665,20 @@ def test_prepare_and_list_from_the_command_line(tmp_path):
     assert card["checksum"][:16] in line
     path.write_bytes(path.read_bytes()[:-1])
     assert "DAMAGED" in invoke("prepare", "--list", "--data-root", tmp_path).output
+
+
+def test_official_files_are_listed_as_they_lie(tmp_path, monkeypatch):
+    def listing():
+        return invoke("prepare", "--list", "--data-root", tmp_path).output
+
+    assert listing() == f"nothing is prepared in {tmp_path}\n"
+    official.cifar(tmp_path, "cifar10", monkeypatch, IMAGES)
+    assert listing().startswith(f"cifar10: {IMAGES[0]} + {IMAGES[1]} images, ")
+    shutil.rmtree(next(path for path in tmp_path.iterdir() if path.is_dir()))
+    assert listing().startswith(f"cifar10: {IMAGES[0]} + {IMAGES[1]} images, ")
+    archive = next(tmp_path.glob("*.tar.gz"))
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert listing().startswith("cifar10: DAMAGED")
 
 
 def test_the_command_line_names_what_is_wrong(tmp_path):

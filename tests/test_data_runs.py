@@ -84,13 +84,13 @@ def test_too_few_users_are_refused_and_the_reason_is_told(root):
 
 def test_the_column_must_be_the_one_prepared(root, tmp_path):
     machine = Machine(data_root=root, results=tmp_path / "results")
-    for column, message in (("", None), ("writer_id", None), ("hsf_id", "users of writer_id; prepare user=hsf_id")):
+    for column, message in (("", None), ("writer_id", None), ("hsf_id", "has users of writer_id; prepare user=hsf_id")):
         asked = experiment(dataset=FEMNIST, partition=f"natural:minimum=8{f',column={column}' if column else ''}")
         if message is None:
             world, _ = build(complete(asked, root), machine, torch.device("cpu"))
             assert len(world.train) == 3
         else:
-            with pytest.raises(BadInput, match=rf"^partition.column = {column}: .*was prepared with {message}"):
+            with pytest.raises(BadInput, match=rf"^partition.column = {column}: .*{message}"):
                 build(complete(asked, root), machine, torch.device("cpu"))
 
 

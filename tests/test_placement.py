@@ -140,3 +140,19 @@ def test_a_run_elsewhere_gives_the_same_record_and_resumes(tmp_path, place):
         name: whole[name] for name in whole if name != "provenance"
     }
     assert any(line.startswith("client states: ") and line.endswith(place) for line in record["provenance"]["memory"])
+
+
+def test_an_evaluation_holds_few_models_in_the_loop(monkeypatch):
+    """Client states elsewhere are of no use if an evaluation brings them all over: never more than the plan counts."""
+    made = world(method("ditto"), engine="loop", sizes=(5,) * 30, cohort_size=2)
+    held, rows = [], tree.rows
+
+    def watched(bank, index):
+        held.append(len(index))
+        return rows(bank, index)
+
+    monkeypatch.setattr(tree, "rows", watched)
+    scores = evaluation.evaluate(made, engine.start(made), 0)
+    assert max(held) == made.block == 4
+    assert scores == evaluation.evaluate(replace(made, threads=3), engine.start(made), 0)
+    assert replace(made, engine="vmap").block == 30

@@ -60,6 +60,23 @@ class Stop(Exception):
     pass
 
 
+def test_large_states_are_not_saved_all_the_time(tmp_path, monkeypatch):
+    """Rounds of a second, checkpoints that take three: the next waits for sixty seconds, not for two."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+
+    def save(path, leaves, note):
+        saved.append(note["done"])
+        clock[0] += 3
+
+    def second(now):
+        clock[0] += 1
+
+    monkeypatch.setattr(runner.store, "save_state", save)
+    run(experiment(rounds=70, eval_every=70), machine(tmp_path, checkpoint_s=2.0), second)
+    assert saved == [2, 62]
+
+
 @pytest.mark.parametrize("round", [1, 2, 3, 4])
 def test_resume_at_every_round(whole, tmp_path, round):
     rounds = []

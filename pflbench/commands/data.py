@@ -25,7 +25,10 @@ def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
     if data_root is None:
         raise BadInput("data_root", "missing", "give --data-root DIR or set PFLBENCH_DATA")
     if listing:
-        for row in data.listing(data_root):
+        rows = data.listing(data_root)
+        if not rows:
+            click.echo(f"nothing is prepared in {data_root}")
+        for row in rows:
             state = f"{row.images[0]} + {row.images[1]} images" if row.whole and row.images else "DAMAGED"
             click.echo(f"{row.label}: {state}, {row.bytes / 2**20:.1f} MiB, SHA-256 {row.checksum[:16]}, {row.path}")
         return

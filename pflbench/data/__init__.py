@@ -6,7 +6,8 @@ A data set's module has a docstring and one of two forms.
   ``files(root: Path) -> list[Path]``, what it fetched.
 * ``source(root: Path, *, fields) -> Source``: images to be read once, into a memory-mapped file (``_cache``); may use
   the network. Optionally ``at_hand(root: Path) -> Source | None``: official files in ``root`` that a run may read as
-  they are, without a network. A data set with fields is identified by its content, one without by its name.
+  they are, without a network, and ``files(root: Path) -> list[Path]``, which these are. A data set with fields
+  is identified by its content, and so is a copy of one without that is not made of official files; else by its name.
 
 Listing them imports none, and so neither torch. ``load`` never touches a network.
 """
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pflbench.data._images import Source
+
+
+OFFICIAL = "official files"  # how the origin of a data set begins whose every file has the published checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +105,17 @@ def resolve(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(name: str, given: Mapping[str, Any], root: Path | None) -> str | None:
-    """What identifies the content of a prepared data set: 16 hex digits; None where the name does. Raises BadInput."""
-    values = resolve(name, given)
-    if not values:
-        return None
+    """What identifies the content of a prepared data set: 16 hex digits; None where the name does, as for official files.
+
+    Raises BadInput.
+    """
     from pflbench.data import _cache
 
+    values = resolve(name, given)
+    if not values:  # official files are what the name says; a copy from elsewhere may be anything
+        path = None if root is None else _cache.path_of(root, name, values)
+        if path is None or not path.exists() or _cache.card_of(path)["origin"].startswith(OFFICIAL):
+            return None
     checksum: str = _cache.card_of(_prepared(name, values, root))["checksum"]
     return checksum[:16]
 
@@ -166,13 +175,21 @@ def _fetched(root: Path) -> list[Prepared]:
         if paths:
             total = sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
             try:
-                samples = module.load(root)
-                images = (len(samples.train_y), len(samples.test_y))
+                images = _counted(module, root)
             except BadInput:
                 images = None
             size = sum(path.stat().st_size for path in paths)
             rows.append(Prepared(name, paths[0].parent, images, size, total, images is not None))
     return rows
+
+
+def _counted(module: ModuleType, root: Path) -> tuple[int, int]:
+    """Images to train and to test in the official files in ``root``. Raises BadInput if they are damaged."""
+    if hasattr(module, "at_hand"):
+        source = module.at_hand(root)
+        return len(source.train.labels), len(source.test.labels)
+    samples = module.load(root)
+    return len(samples.train_y), len(samples.test_y)
 
 
 def moments(images: "Tensor") -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 The file is safetensors: labels, users and uint8 pixels, and a card (JSON in the header) with the fields it was made
 with and a SHA-256 over all data. It is written under another name, which no run reads, by one process at a time, and
-renamed when it is complete; what a killed preparation left is overwritten by the next one.
+renamed when it is complete; what a killed preparation left is removed by the next one.
 """
 
 import fcntl
@@ -40,6 +40,7 @@ def path_of(root: Path, name: str, fields: Mapping[str, Any]) -> Path:
 def prepare(root: Path, name: str, fields: Mapping[str, Any], make: Callable[[], Source], watch: Watch) -> None:
     """Publishes what ``make`` returns, unless it is there already and whole. Raises BadInput."""
     path = path_of(root, name, fields)
+    _sweep(path.parent)
     try:
         check(path)
     except BadInput:
@@ -209,6 +210,14 @@ def _checksum(file: IO[bytes], start: int) -> str:
     file.flush()
     file.seek(start)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the drafts that no process holds any more."""
+    for draft in folder.glob(".*.draft"):
+        with suppress(OSError), draft.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.unlink()
 
 
 @contextmanager

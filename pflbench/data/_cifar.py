@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pflbench.data import hf
+from pflbench.data import OFFICIAL, hf
 from pflbench.data._images import Part, Source
 from pflbench.errors import BadInput
 
@@ -38,6 +38,14 @@ def at_hand(root: Path, family: Any, classes: int) -> Source | None:
         return _ordered(_official(Path(temporary), family, classes))
 
 
+def files(root: Path, family: Any) -> list[Path]:
+    """The official files that a run would read: those of the folder, or else the archive."""
+    folder, archive = root / family.base_folder, root / family.filename
+    if folder.is_dir():
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    return [archive] if archive.is_file() else []
+
+
 def fetched(root: Path, path: str, label: str, classes: int) -> Source:
     """The data set ``path`` of Hugging Face, its numbers of images checked. Raises BadInput."""
     source = hf.source(root, path=path, label=label, size=SIDE)
@@ -57,7 +65,7 @@ def _official(root: Path, family: Any, classes: int) -> Source:
         held = family(root, train=train)
         pixels = held.data.transpose(0, 3, 1, 2)
         parts.append(Part(np.array(held.targets, np.int64), pixels.__getitem__))
-    return Source(parts[0], parts[1], classes, (3, SIDE, SIDE), "official files, verified by MD5")
+    return Source(parts[0], parts[1], classes, (3, SIDE, SIDE), f"{OFFICIAL}, verified by MD5")
 
 
 def _verified(path: Path, md5: str) -> None:

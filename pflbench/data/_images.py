@@ -67,6 +67,8 @@ def decode(content: bytes | Path, size: int, colour: str, place: str) -> Pixels:
 
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as file:
+            if file.mode[0] in "IF":  # what has more than 8 bits would be cut off, not scaled
+                raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
             image = file.convert("L" if colour == "grey" else "RGB")
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise BadInput("image", place, f"cannot be decoded ({type(error).__name__}: {error})") from None

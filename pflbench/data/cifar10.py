@@ -3,7 +3,8 @@
 ``pflbench prepare`` takes the official files if they lie in the data root, in torchvision's layout (cifar-10-python.tar.gz,
 or the folder in it), and ``uoft-cs/cifar10`` of Hugging Face otherwise. Official files need no preparation: a run
 reads them as they are. They hold pickles and are read only once their MD5 is the published one. Images are put into one
-order, by content, so that every source gives the same results.
+order, by content, so that every source gives the same numbers; only official files go by the name alone, and a result
+of another source has its checksum in its address.
 """
 
 from pathlib import Path
@@ -22,3 +23,10 @@ def at_hand(root: Path) -> Source | None:
     from torchvision.datasets import CIFAR10
 
     return _cifar.at_hand(root, CIFAR10, 10)
+
+
+def files(root: Path) -> list[Path]:
+    """The official files in ``root``."""
+    from torchvision.datasets import CIFAR10
+
+    return _cifar.files(root, CIFAR10)

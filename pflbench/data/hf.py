@@ -6,7 +6,11 @@ name, the user (whose image it is, for the partition ``natural``) by its name. W
 is held back, of every user if there are users, of every class if not.
 """
 
-from collections.abc import Iterable
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -44,6 +48,8 @@ def source(
     names = {"train": pick(train, splits, f"dataset {path}.train")}
     if test or "test" in splits:
         names["test"] = pick(test or "test", splits, f"dataset {path}.test")
+        if names["test"] == train:
+            raise BadInput(f"dataset {path}.test", test or "test", "is what is trained on; name another split, or none")
     features = splits[train].features
     image = _image_column(features, image, path)
     label = _label_column(features, label, path)
@@ -52,6 +58,10 @@ def source(
     for part, table in tables.items():
         for column in filter(None, (image, label, user)):
             pick(column, table.features, f"dataset {path}, split {names[part]}")
+            if column in (label, user) and not _countable(table.features[column]):
+                raise BadInput(
+                    f"dataset {path}, column", column, "holds neither numbers nor text, so no labels or users"
+                )
     values = {part: list(table[label]) for part, table in tables.items()}
     known = _classes(features[label], values)
     users = sorted({u for u in tables["train"][user] if u is not None}) if user else None
@@ -96,18 +106,36 @@ def _open(root: Path, path: str, config: str, revision: str) -> dict[str, Any]:
     try:
         if not local:
             return dict(load_dataset(path, config or None, revision=revision, cache_dir=str(root / "huggingface")))
-        with TemporaryDirectory(
-            prefix="pflbench-", dir=root
-        ) as temporary:  # mapped files live on until they are closed
+        with _scratch(root) as temporary:  # mapped files live on until they are closed
             return dict(load_dataset(str(copy), config or None, cache_dir=temporary))
     except Exception as error:  # from a dozen libraries, each with errors of its own
         place = "the copy in the data root" if local else "Hugging Face"
         raise BadInput("dataset", path, f"cannot be read from {place} ({_line(error)})") from None
 
 
+@contextmanager
+def _scratch(root: Path) -> Iterator[str]:
+    """A folder of this process in ``root``, gone afterwards; so is what a killed process left there."""
+    for folder in root.glob(".arrow-*"):
+        with suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(folder.name.split("-")[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(prefix=f".arrow-{os.getpid()}-", dir=root) as temporary:
+        yield temporary
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip() or str(error.__cause__ or "").strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def _countable(feature: Any) -> bool:
+    """Whether the values of a column can be told apart and ordered."""
+    from datasets import ClassLabel, Value
+
+    return isinstance(feature, ClassLabel | Value)
 
 
 def _image_column(features: Any, given: str, path: str) -> str:
@@ -147,7 +175,12 @@ def _classes(feature: Any, values: dict[str, list[Any]]) -> list[Any]:
 
     if isinstance(feature, ClassLabel):
         return list(range(feature.num_classes))
-    return sorted({value for part in values.values() for value in part if value is not None})
+    return sorted({value for part in values.values() for value in part if not _missing(value)})
+
+
+def _missing(value: Any) -> bool:
+    """None, or a number that is none."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _labels(values: Iterable[Any], known: list[Any], place: str) -> Numbers:
