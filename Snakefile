@@ -7,6 +7,7 @@
 # Killed and started again it goes on: a result appears whole or not at all, and what is there is not run again. A run
 # that fails fails its figures and the report.
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,21 +24,36 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one job, one core
 LISTS = {name: value.split(",") for name, value in NARROW.items() if name != "seeds"}
 DATA = os.environ.get("PFLBENCH_DATA")
 PLAN = Plan.of(SCALE, narrow=Narrow(int(NARROW.get("seeds", 0)) or None, **LISTS), data=DATA and Path(DATA))
-PLAN.write()
+if not any(re.fullmatch("--dry-?run|-[a-z]*n[a-z]*", each) for each in sys.argv):  # a dry run changes nothing
+    PLAN.write()
 PARTS = {number: RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{number + 1}" for number in range(PLAN.parts)}
 for number, marker in PARTS.items():
     if not all(needed.done(RESULTS) for needed in PLAN.part(number)):
         marker.unlink(missing_ok=True)  # a result was deleted since
 
 
+TABLES = [figure for figure in PLAN.manifests if "\ndef latex(" in (FIGURES / figure / "figure.py").read_text()]
+
+
 def out(figure, ending):
     return out_folder(figure, SCALE) / f"{figure}.{ending}"
+
+
+def manifest(figure):
+    """Which runs the figure is drawn from, so that it is drawn again when they change; a dry run writes none."""
+    path = out(figure, "").with_name("runs.json")
+    return [path] if path.exists() else []
+
+
+GAIN = [FIGURES / "gain" / "out" / f"gain.{ending}" for ending in ("csv", "pdf", "png", "svg")]
 
 
 rule all:
     input:
         PARTS.values(),
         [out(figure, ending) for figure in PLAN.manifests for ending in ("csv", "png")],
+        [out(figure, "tex") for figure in TABLES],
+        GAIN,
         FIGURES / "out" / SCALE / "report.html",
 
 
@@ -57,10 +73,11 @@ for figure in PLAN.manifests:
         name: f"figure_{figure}"
         input:
             [PARTS[number] for number in PLAN.parts_of(figure)],
-            manifest=out(figure, "").with_name("runs.json"),
+            manifest(figure),
             code=FIGURES / figure / "figure.py",
         output:
             [out(figure, ending) for ending in ("csv", "pdf", "svg")],
+            [out(figure, "tex")] if figure in TABLES else [],
             report(
                 out(figure, "png"),
                 caption=str(FIGURES / "caption.rst"),
@@ -75,9 +92,20 @@ for figure in PLAN.manifests:
             f"{PFLBENCH} figure {{params.figure}} --scale {SCALE}"
 
 
+rule figure_gain:
+    input:
+        FIGURES / "gain" / "figure.py",
+    output:
+        GAIN,
+    threads: 1
+    shell:
+        f"{sys.executable} {FIGURES / 'gain' / 'figure.py'}"
+
+
 rule report_page:
     input:
         [out(figure, "csv") for figure in PLAN.manifests],
+        GAIN,
         FIGURES / "claims.yaml",
     output:
         FIGURES / "out" / SCALE / "report.html",

@@ -82,7 +82,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the runs say of a claim. note: why it is not decided, if nothing was compared."""
+    """What the runs say of a claim. note: why it is not decided, or what a narrowed study left out."""
 
     id: str
     claim: Claim
@@ -152,7 +152,18 @@ def judge(name: str, claim: Claim, study: Study) -> Judgement:
                 tuple(dict.fromkeys(run.address for run in [*pair.a, *pair.b])),
             )
         )
-    return Judgement(name, claim, _overall(findings, claim.threshold, study.seeds), study.seeds, tuple(findings))
+    overall, missing = _overall(findings, claim.threshold, study.seeds), _left_out(claim, study)
+    if missing and overall == "supported":
+        overall = "inconclusive"  # what was left out might speak against it
+    note = f"narrowed: {', '.join(missing)} left out" if missing else ""
+    return Judgement(name, claim, overall, study.seeds, tuple(findings), note)
+
+
+def _left_out(claim: Claim, study: Study) -> list[str]:
+    """Rows that the claim compares and settings that its figure has, which this study was narrowed not to hold."""
+    sides = [side.label for each in claim.contrasts for side in (each.a, each.b) if side is not None]
+    rows = [row for row in study.left_out.get("rows", ()) if row in sides or "others" in sides]
+    return [*(study.titles.get(row, row) for row in rows), *study.left_out.get("settings", ())]
 
 
 def _overall(findings: Sequence[Finding], threshold: float, seeds: int) -> Verdict:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Study:
     settings: Mapping[str, str]  # name -> title
     titles: Mapping[str, str]  # label -> title, where it has one
     runs: tuple[Run, ...]
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # rows and settings of the whole figure
 
     @property
     def labels(self) -> list[str]:
@@ -103,7 +104,7 @@ def load(figure: str, scale: str, results: Path, root: Path = FIGURES) -> Study:
         name: manifest[name]
         for name in ("figure", "scale", "title", "category", "caption", "seeds", "settings", "titles")
     }
-    return Study(**heads, runs=tuple(found))
+    return Study(**heads, runs=tuple(found), left_out=manifest.get("left_out", {}))
 
 
 def collect(found: Sequence[Run], seeds: Sequence[int], /, **asked: Any) -> list[Run]:

@@ -8,7 +8,7 @@ share it. ``out/<scale>/runs.json``, the manifest, ties a figure to its addresse
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -42,10 +42,13 @@ class Setting(_File):
 
 
 class Scale(_File):
-    """One size of the study. seeds: 0, 1, ... so many. batch: runs per process. short: over base, in short figures."""
+    """One size of the study. seeds: 0, 1, ... so many. batch: runs per process. short: over base, in short figures;
+    short_seeds: how many they have, if fewer.
+    """
 
     about: str
     seeds: int = Field(ge=1)
+    short_seeds: int | None = Field(None, ge=1)
     batch: int = Field(1, ge=1)
     base: dict[str, Any] = {}
     short: dict[str, Any] = {}
@@ -170,7 +173,7 @@ def cells(figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES)
             file = read_yaml(root / own.file) if own.file else {}
             base = {**size.base, **file, **own.base, **short, **grid.base, **row.base}
             for fields, rest in product(_each(row.fields), _each(base)):
-                for seed in range(narrow.seeds or size.seeds):
+                for seed in range(_seeds(grid, size, narrow)):
                     method = {"name": row.method, "fields": fields}
                     experiment = Experiment.of({**rest, "method": method, "seed": seed})
                     found.append(Cell(label, setting, experiment, extras))
@@ -220,16 +223,22 @@ class Plan:
                 entries.append({**own, "method": experiment.method.name, "address": experiment.address})
             if entries:
                 used = {entry["setting"] for entry in entries}
+                told = {entry["label"] for entry in entries}
+                whole = cells(figure, scale, replace(narrow, methods=None, settings=None), root)
                 manifests[figure] = {
                     "figure": figure,
                     "scale": scale,
                     "about": size.about,
-                    "seeds": narrow.seeds or size.seeds,
+                    "seeds": _seeds(grid, size, narrow),
                     "title": grid.title,
                     "category": grid.category,
                     "caption": " ".join(grid.caption.split()),
                     "settings": {name: value.title for name, value in size.settings.items() if name in used},
                     "titles": {label: row.title for label, row in grid.rows.items() if row.title},
+                    "left_out": {  # by narrowing
+                        "rows": [label for label in grid.rows if label not in told],
+                        "settings": sorted({cell.setting for cell in whole} - used),
+                    },
                     "runs": entries,
                 }
         if not wanted:
@@ -262,6 +271,10 @@ class Plan:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+
+
+def _seeds(grid: Grid, size: Scale, narrow: Narrow) -> int:
+    return narrow.seeds or (grid.short and size.short_seeds) or size.seeds
 
 
 def out_folder(figure: str, scale: str, root: Path = FIGURES) -> Path:

@@ -20,6 +20,7 @@ from pflbench.grid import FIGURES
 
 ORDER = ("Accuracy", "Ablations", "Spectra", "Wait-free", "Clients", "Setup")
 MINUS = "\N{MINUS SIGN}"
+UNITS = {"GM": "percentage points", "PM": "percentage points", "gain": "times as fast", "bands": "doublings"}
 SIGNS = {"supported": "●", "not supported": "✕", "inconclusive": "○"}
 
 
@@ -40,6 +41,8 @@ def write(path: Path, scale: str, results: Path, figures: Sequence[str] | None =
     contrasts = frame_of(judgements)
     if len(contrasts):
         write_csv(contrasts, path.with_name("claims.csv"))
+    for study in studies:
+        _same_runs(study, root)
     page = Environment(loader=PackageLoader("pflbench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page.filters |= {"percent": style.percent, "number": _number, "points": _points}
     text = page.get_template("report.html").render(
@@ -54,6 +57,18 @@ def write(path: Path, scale: str, results: Path, figures: Sequence[str] | None =
         seeds={run.address: run.seed for run in runs.values()},
     )
     files.publish(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def _same_runs(study: Study, root: Path) -> None:
+    """Raises BadInput if the figure on disk was drawn from other runs than its manifest names now."""
+    frame = read_csv(grid.out_folder(study.figure, study.scale, root) / f"{study.figure}.csv")
+    known = {run.address for run in study.runs}
+    if not {address for cell in frame["runs"] for address in str(cell).split()} <= known:
+        raise BadInput(
+            f"figure {study.figure}",
+            study.scale,
+            f"was drawn from other runs; `pflbench figure {study.figure} --scale {study.scale}` draws it again",
+        )
 
 
 def _rank(study: Study) -> tuple[int, str]:
@@ -76,7 +91,9 @@ def _facts(runs: Sequence[Run], studies: Sequence[Study]) -> dict[str, str]:
         return ", ".join(sorted({str(each[name] or "unknown") for each in made}))
 
     packages = {f"{name} {number}" for each in made for name, number in each["packages"].items()}
+    left = {name for study in studies for kind in study.left_out.values() for name in kind}
     return {
+        **({"narrowed": f"without {', '.join(sorted(left))}"} if left else {}),
         "runs": str(len(runs)),
         "seeds": str(min(study.seeds for study in studies)),
         "computing time": f"{sum(each['seconds'] for each in made) / 60:.1f} minutes on one core or GPU",
@@ -107,7 +124,7 @@ def _verdict(judgement: Judgement) -> dict[str, Any]:
         "figure": judgement.claim.figure,
         "reported": judgement.claim.reported,
         "failing": len(judgement.failing),
-        "unit": "percentage points" if unit is _points else "",
+        "unit": UNITS[judgement.claim.measures[0]],
     }
 
 
@@ -123,7 +140,7 @@ def _finding(each: Finding, unit: Any) -> dict[str, Any]:
         "high": unit(inside.high),
         "bootstrap": f"{unit(boot.low)} to {unit(boot.high)}" if boot else "",
         "p": "" if each.p is None else f"{each.p:.3f}",
-        "effect": "" if each.effect is None else f"{each.effect.g_z:.2f}",
+        "effect": "" if each.effect is None else f"{each.effect.g_z:.2f}".replace("-", MINUS),
         "verdict": each.verdict,
         "sign": SIGNS[each.verdict],
         "runs": each.runs,
@@ -178,15 +195,20 @@ def _figure(study: Study, root: Path) -> dict[str, Any]:
 
 
 def _without_runs(root: Path) -> list[dict[str, Any]]:
-    """Figures that need no run: a folder with a drawing but no grid; its module's docstring is title and caption."""
+    """Figures that need no run: a folder with a drawing but no grid; its module's TITLE and CAPTION, which are read only."""
     found = []
     for module in sorted(root.glob("*/figure.py")):
         name = module.parent.name
         image = module.parent / "out" / f"{name}.svg"
         if image.exists() and not (module.parent / "grid.yaml").exists():
-            text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or name
-            title, _, rest = " ".join(text.split("\n\n    ")[0].split()).partition(". ")
-            known = {"name": name, "title": title.rstrip("."), "category": "Wait-free", "caption": rest}
+            told = {
+                line.targets[0].id: ast.literal_eval(line.value)
+                for line in ast.parse(module.read_text(encoding="utf-8")).body
+                if isinstance(line, ast.Assign)
+                and isinstance(line.targets[0], ast.Name)
+                and line.targets[0].id in ("TITLE", "CAPTION")
+            }
+            known = {"name": name, "title": told["TITLE"], "category": "Wait-free", "caption": told["CAPTION"]}
             found.append({**known, "image": base64.b64encode(image.read_bytes()).decode(), "columns": [], "rows": []})
     return found
 

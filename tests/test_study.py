@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -600,6 +601,29 @@ def test_a_forecast_by_sample_weighs_what_it_left_out(monkeypatch):
     assert clock[0] == pytest.approx(trains, rel=0.05)
 
 
+def test_a_narrowed_study_supports_no_claim_about_what_it_left_out():
+    claim = claims.read(FIGURES / "claims.yaml")["C1"]
+    runs = rows_of("spectral", (0.8, 0.81, 0.82)) + rows_of("fedavg", (0.5, 0.51, 0.52))
+    whole = study_of(runs)
+    assert claims.judge("C1", claim, whole).verdict == "supported"
+    for left_out in ({"rows": ["ditto"]}, {"settings": ["skewed"]}):
+        found = claims.judge("C1", claim, replace(whole, left_out=left_out))
+        assert found.verdict == "inconclusive"
+        assert next(iter(left_out.values()))[0] in found.note
+    lost = study_of(rows_of("spectral", (0.1, 0.11, 0.12)) + rows_of("fedavg", (0.5, 0.51, 0.52)))
+    assert claims.judge("C1", claim, replace(lost, left_out={"rows": ["ditto"]})).verdict == "not supported"
+    audit = claims.read(FIGURES / "claims.yaml")["C8"]
+    assert "local_only" not in claims._left_out(audit, replace(whole, left_out={"rows": ["fedprox"]}))
+
+
+def test_the_manifest_names_what_narrowing_left_out(copy):
+    manifest = Plan.of("tiny", ["one"], Narrow(methods=["fedavg"], settings=["even"])).manifests["one"]
+    assert manifest["left_out"]["settings"] == ["skewed"]
+    assert "fedavg" not in manifest["left_out"]["rows"]
+    assert manifest["left_out"]["rows"]
+    assert Plan.of("tiny", ["one"]).manifests["one"]["left_out"] == {"rows": [], "settings": []}
+
+
 # The report
 
 
@@ -659,6 +683,29 @@ def test_the_report_needs_no_network_and_links_every_number_to_its_runs(page):
     assert set(re.findall(r'href="#run-([0-9a-f]+)"', text)) <= set(re.findall(r'id="run-([0-9a-f]+)"', text))
 
 
+def test_a_report_of_other_runs_than_were_drawn_is_refused(page, tmp_path):
+    """Two seeds in the manifest, three in the figure on disk."""
+    shutil.copytree(page[0].parent, tmp_path / "copy")
+    root = tmp_path / "copy" / "paper_figures"
+    path = grid.out_folder("accuracy", "tiny", root) / "runs.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "seeds": 2, "runs": [r for r in manifest["runs"] if r["seed"] < 2]}))
+    with pytest.raises(BadInput, match="was drawn from other runs; `pflbench figure accuracy --scale tiny`"):
+        report.write(tmp_path / "report.html", "tiny", tmp_path / "copy" / "results", root=root)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_ablations_may_have_fewer_seeds(copy):
+    path = Path("paper_figures/scales.yaml")
+    path.write_text(path.read_text().replace("seeds: 3", "seeds: 3\n  short_seeds: 2"))
+    grids = {name: Path(f"paper_figures/{name}/grid.yaml") for name in ("one", "two")}
+    grids["two"].write_text(grids["two"].read_text() + "short: true\n")
+    plan = Plan.of("tiny")
+    assert [plan.manifests[name]["seeds"] for name in ("one", "two")] == [3, 2]
+    assert {entry["seed"] for entry in plan.manifests["two"]["runs"]} == {0, 1}
+    assert Plan.of("tiny", narrow=Narrow(seeds=1)).manifests["two"]["seeds"] == 1
+
+
 def test_the_report_opens_and_sorts_in_a_browser(page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
@@ -692,6 +739,8 @@ def test_the_workflow_holds_together(copy):
         pytest.skip("Snakemake is not installed")
     shutil.copy(ROOT / "Snakefile", "Snakefile")
     shutil.copy(FIGURES / "claims.yaml", "paper_figures/claims.yaml")
+    shutil.copytree(FIGURES / "gain", "paper_figures/gain")
+    manifests = {path: path.unlink() for path in Path("paper_figures").rglob("runs.json")}
     next(Path("results/fedavg").glob("*.json")).unlink()
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--config", "scale=tiny"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -699,3 +748,5 @@ def test_the_workflow_holds_together(copy):
     assert found.returncode == 0, told
     assert re.search(r"^figure_one +1$", told, re.MULTILINE)
     assert re.search(r"^report_page +1$", told, re.MULTILINE)
+    assert manifests
+    assert not any(path.exists() for path in manifests)  # a dry run changes nothing

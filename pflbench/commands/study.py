@@ -188,7 +188,7 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
             pair = one.a + (f" - {one.b}" if one.b else "")
             inside = f"[{one.interval.low:.4f}, {one.interval.high:.4f}]"
             text = f"{one.setting}, {one.measure}: {pair} = {one.interval.mean:.4f} {inside}"
-            text += f"; needs > {each.claim.threshold:g}"
+            text += f"; needs > {each.claim.threshold:g}{'; ' if each.note else ''}{each.note}"
         table.add_row(each.id, each.verdict, str(each.seeds), f"{each.claim.text}\n{text}")
     Console().print(table, highlight=False)
 
