@@ -1,11 +1,12 @@
 """How every figure looks: one size, one set of fonts, and one colour and marker per method, told apart by colour-blind readers.
 
 Colours are Okabe and Ito's (black, orange, sky blue, green, blue, vermillion, purple) and Tol's wine. A marker and a
-dash pattern belong to a method as well, so that no figure relies on colour alone.
+dash pattern belong to a method as well, so that no figure relies on colour alone. What is no method, a variant of one
+or a fleet, has colours and markers that no method has.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a two-column page, the whole width
+PAGE = 5.5  # inches: the text width of NeurIPS and ICLR, so that a figure is printed as large as it is drawn
+SMALLEST = 6.0  # points, of any text but indices
 INK, GREY, PALE = "#222222", "#767676", "#D0D0D0"
 MODELS = {"GM": "generic model (GM)", "PM": "personal models (PM)"}
 
-
-SIZES = {"*": 7.0, "X": 5.0, "P": 5.0, "D": 3.6, "h": 4.6}  # markers that look as large as the others at 4
+FOUR = (4, 1, 0)  # a star of four points
+SIZES = {"*": 7.0, "X": 5.0, "P": 5.0, "D": 3.6, "h": 4.6, "p": 5.0, "d": 5.0, FOUR: 7.0}  # as large as the others at 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Look:
 
     title: str
     colour: str
-    marker: str
+    marker: Any
     dash: Any = "-"
 
     def line(self, **more: Any) -> dict[str, Any]:
@@ -63,6 +65,20 @@ KINDS = {
     "GM": Look(MODELS["GM"], "#444444", "s"),
     "PM": Look(MODELS["PM"], "#BB5566", "o"),
 }  # where colour is no method
+VARIANTS = (  # of one method, in one figure; and FLEETS: apart from each other for colour-blind readers too
+    Look("", "#008080", "p", (0, (4, 1))),
+    Look("", "#663333", "d", (0, (1, 1))),
+    Look("", "#222255", FOUR, (0, (5, 1, 1, 1))),
+    Look("", "#EE8866", "8", (0, (2, 1))),
+)
+FLEETS = {
+    "homogeneous": Look("homogeneous", "#6B4C1E", "8"),
+    "lognormal": Look("lognormal", "#8073AC", "p"),
+    "lte": Look("phones, LTE", "#EE8866", "<"),
+    "wifi": Look("phones, wifi", "#542788", ">"),
+    "fibre": Look("homes, fibre", "#01665E", "d"),
+    "silo": Look("institutions", "#AAAA00", FOUR),
+}
 SPARE = (("#44AA99", "<"), ("#999933", ">"), ("#332288", "p"), ("#AA4499", "d"))  # for methods added later, by name
 
 
@@ -72,6 +88,21 @@ def look(method: str) -> Look:
         return METHODS[method]
     colour, marker = SPARE[sum(map(ord, method)) % len(SPARE)]
     return Look(method, colour, marker, (0, (3, 1)))
+
+
+def variant(number: int, title: str) -> Look:
+    """The look of a figure's variant ``number``, from 0."""
+    return replace(VARIANTS[number], title=title)
+
+
+def own(method: str, title: str) -> Look:
+    """The look of a method where it stands under another title."""
+    return replace(look(method), title=title)
+
+
+def fleet(name: str) -> str:
+    """The title of a fleet; one of the user's own keeps its name."""
+    return FLEETS[name].title if name in FLEETS else name
 
 
 RC: dict[Any, Any] = {
@@ -109,11 +140,22 @@ RC: dict[Any, Any] = {
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> "tuple[Figure, Any]":
     """A figure of ``width`` x ``height`` inches and its axes, [rows, columns]."""
+    figure = _blank(width, height)
+    return figure, figure.subplots(rows, columns, squeeze=False, **more)
+
+
+def mosaic(width: float, height: float, panels: str, **more: Any) -> "tuple[Figure, dict[Any, Axes]]":
+    """A figure and its axes by letter: "ab;cc" puts (c) below (a) and (b), as wide as both."""
+    figure = _blank(width, height)
+    return figure, figure.subplot_mosaic(panels, **more)
+
+
+def _blank(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
-    return figure, figure.subplots(rows, columns, squeeze=False, **more)
+    return figure
 
 
 def save(plot: "Callable[[pd.DataFrame], Figure]", frame: pd.DataFrame, stem: Path) -> list[Path]:
@@ -158,6 +200,24 @@ def dots(axes: "Axes", rows: pd.DataFrame, at: Iterable[float], line: dict[str, 
         axes.errorbar(place, rows["mean"], yerr=known, **errors)
 
 
+def heads(axes: "Axes", rows: pd.DataFrame, at: Iterable[float], colour: str) -> None:
+    """An arrowhead where a horizontal interval goes on beyond the axis, whose limits are final. rows: low, high"""
+    left, right = axes.get_xlim()
+    for place, low, high in zip(at, rows["low"], rows["high"], strict=True):
+        for edge, cut, marker in ((left, low < left, 4), (right, high > right, 5)):  # their tips at the edge
+            if cut:
+                axes.plot(edge, place, marker=marker, color=colour, markersize=4.5, markeredgewidth=0, clip_on=False)
+
+
+def colour_bar(figure: "Figure", mesh: Any, axes: Any, label: str, **more: Any) -> Any:
+    """A colour bar of vectors, without the seams that viewers show between them."""
+    bar = figure.colorbar(mesh, ax=axes, label=label, **more)
+    assert bar.solids is not None
+    bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.3)
+    bar.outline.set_visible(False)
+    return bar
+
+
 def legend(figure: "Figure", axes: Iterable["Axes"], columns: int | None = None, **more: Any) -> None:
     """One legend for all panels, below them: methods in their own order, then the rest; no error bars."""
     from matplotlib.container import ErrorbarContainer
@@ -182,12 +242,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def log_axis(axes: "Axes") -> None:
+def log_axis(axes: "Axes", subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
     """A logarithmic x axis with plain numbers at 1, 2 and 5, for ranges of a decade or two."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

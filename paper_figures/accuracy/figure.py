@@ -50,26 +50,17 @@ def _marks(study, column):
 def plot(frame):
     settings, methods = style.ordered(frame, "setting"), style.ordered(frame, "method")
     models = [model for model in style.MODELS if model in set(frame["model"])]
-    figure, axes = style.new(style.PAGE, 0.45 + len(models) * (0.5 + 0.16 * len(methods)), len(models), len(settings))
+    figure, axes = style.new(style.PAGE, 0.45 + len(models) * (0.5 + 0.17 * len(methods)), len(models), len(settings))
     for row, model in enumerate(models):
         shown = [method for method in methods if ((frame["method"] == method) & (frame["model"] == model)).any()]
         for column, setting in enumerate(settings):
             ax, part = axes[row, column], frame[(frame["model"] == model) & (frame["setting"] == setting)]
-            start = _start(part)
-            for place, method in enumerate(shown):
-                one = part[part["method"] == method]
-                look = style.look(method)
-                if one["mean"].iloc[0] < start:
-                    told = f"   {style.percent(one['mean'].iloc[0])}"
-                    ax.annotate(told, (start, place), color=look.colour, fontsize=6, va="center", annotation_clip=False)
-                    ax.plot(start, place, marker=8, color=look.colour, markersize=4, clip_on=False)
-                    continue
-                style.dots(ax, one, [place], look.line(), horizontal=True)
-                if (one["mark"] == "tied").all():
-                    ax.plot(one["mean"], [place], "o", ms=8.5, mfc="none", mec=style.GREY, mew=0.5)
-            ax.set_yticks(range(len(shown)), [style.look(name).title for name in shown] if column == 0 else [])
             ax.set_ylim(len(shown) - 0.4, -0.6)
-            ax.set_xlim(start, min(ax.get_xlim()[1], 1.002))
+            ax.set_xlim(*_limits(part))
+            for place, method in enumerate(shown):
+                _row(ax, part[part["method"] == method], place)
+            ax.set_yticks(range(len(shown)), [style.look(name).title for name in shown] if column == 0 else [])
+            ax.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
             style.as_percent(ax.xaxis)
             ax.grid(axis="y", visible=False)
             ax.tick_params(axis="y", length=0)
@@ -81,14 +72,34 @@ def plot(frame):
     return figure
 
 
-def _start(part):
-    """Where the axis starts: at the lowest interval, or right of a method far behind, which is then told in words."""
-    low = part["low"].fillna(part["mean"])
+def _row(ax, one, place):
+    """One method: its mean and interval, or a triangle at the axis and what of the interval can be seen."""
+    look, (left, right) = style.look(one["method"].iloc[0]), ax.get_xlim()
+    at = one["mean"].iloc[0]
+    if at >= left:
+        style.dots(ax, one, [place], look.line(), horizontal=True)
+        style.heads(ax, one, [place], look.colour)
+    else:
+        if one["high"].iloc[0] > left:
+            ax.plot([left, min(right, one["high"].iloc[0])], [place, place], color=look.colour, linewidth=0.9)
+            style.heads(ax, one.assign(low=left), [place], look.colour)
+        told, at = style.percent(at), left + 0.035 * (right - left)
+        ax.plot(at, place, marker="<", color=look.colour, markersize=5, markeredgewidth=0)
+        place_of = {"textcoords": "offset points", "xytext": (6, 1.5)}
+        ax.annotate(told, (at, place), color=look.colour, fontsize=style.SMALLEST, va="bottom", **place_of)
+    if one["mark"].iloc[0] == "tied":
+        ax.plot(at, place, "o", ms=8.5, mfc="none", mec=style.GREY, mew=0.5, clip_on=False)
+
+
+def _limits(part):
+    """From the lowest interval, or right of a method far behind, to the highest, or to 100 %."""
+    low, high = part["low"].fillna(part["mean"]), part["high"].fillna(part["mean"])
     ordered = part["mean"].sort_values()
     far = ordered[ordered < ordered.median() - 0.06]
     near = part[~part.index.isin(far.index)]
     start = max(low[near.index].min(), near["mean"].min() - 0.06)
-    return start - 0.08 * (near["mean"].max() - start) - 0.002
+    pad = 0.002 + 0.12 * (near["mean"].max() - start)
+    return start - pad, min(high[near.index].max() + pad, 1.002)
 
 
 def latex(frame):

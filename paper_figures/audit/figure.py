@@ -49,7 +49,7 @@ def plot(frame):
     axes[0, 0].set_ylim(len(labels) - 0.4, -0.6)
     axes[0, 0].tick_params(axis="y", length=0)
     axes[0, 0].set_xlabel("accuracy (%)")
-    axes[0, 1].set_xlabel(r"$\beta$ of the pull (code: 0.2, README: 5)")
+    axes[0, 1].set_xlabel("$\\beta$ of the pull\n(code: 0.2, README: 5)")
     axes[0, 1].set_ylabel("accuracy (%)")
     axes[0, 1].set_xlim(-0.3, betas["beta"].nunique() - 0.7)
     style.as_percent(axes[0, 0].xaxis)

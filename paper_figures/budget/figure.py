@@ -7,7 +7,8 @@ from pflbench import replay, style
 from pflbench.draw import curve_of, estimate
 
 FLEET = "lognormal"
-AXES = {"bytes": "sent and received per client (MB)", "seconds": f"seconds on fleet {FLEET}"}
+AXES = {"bytes": "sent and received per client (MB)", "seconds": f"seconds on the fleet {style.fleet(FLEET)}"}
+WAITING = style.Look("Spectral, compute-and-wait", "#4A1D00", "", (0, (2.5, 1.5)))
 
 
 def table(study):
@@ -30,7 +31,7 @@ def table(study):
                 for protocol in protocols:
                     seconds = np.mean([clock[protocol].ends[round - 1] for clock in clocks])
                     rows.append({**head, "axis": "seconds", "protocol": protocol, "cost": seconds, **accuracy})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns=["low", "high"])  # means alone are drawn
 
 
 def megabytes(record, round):
@@ -50,17 +51,16 @@ def plot(frame):
                 for protocol in style.ordered(part[part["method"] == method], "protocol"):
                     own = part[(part["method"] == method) & (part["protocol"] == protocol)]
                     big = method == "spectral"
-                    line = style.look(method).line(linewidth=1.8 if big else 1.1)
+                    line = style.look(method).line(linewidth=1.8 if big else 1.1, zorder=3 if big else 2)
                     if protocol == "compute_and_wait":
-                        line |= {"linestyle": (0, (4, 2)), "linewidth": 1, "label": "Spectral, compute-and-wait"}
+                        line = WAITING.line(linewidth=1, zorder=4)
                     every = (2 * place, max(1, len(own) // 4))
-                    ax.plot(own["cost"], own["mean"], markevery=every, zorder=3 if big else 2, **line)
+                    ax.plot(own["cost"], own["mean"], markevery=every, **line)
             style.log_axis(ax)
             style.as_percent(ax.yaxis)
             if row == len(models) - 1:
                 ax.set_xlabel(title)
-        low = frame[(frame["model"] == model) & (frame["round"] > frame["round"].max() / 8)]["mean"].min()
-        axes[row, 0].set_ylim(max(0, low - 0.05), 1.005)
+        axes[row, 0].set_ylim(max(0, frame[frame["model"] == model]["mean"].min() - 0.03), 1.005)
         axes[row, 0].set_ylabel(f"{model} accuracy (%)")
-    style.legend(figure, axes.flat, columns=5)
+    style.legend(figure, axes.flat, columns=3)
     return figure

@@ -25,7 +25,7 @@ def table(study):
             continue
         harmed = [float((part["gain"] < 0).mean()) for _, part in each.groupby("seed", sort=True)]
         frames.append(pd.DataFrame([{"method": label, "part": "harmed", **estimate(runs, harmed)}]))
-        frames.append(each.assign(method=label, part="client"))
+        frames.append(each.drop(columns="accuracy").assign(method=label, part="client"))
         for axis in ("size", "skew"):
             part = pd.qcut(each[axis].rank(method="first"), QUARTERS, labels=False)
             means = each.groupby(part)[[axis, "gain"]].mean().assign(method=label, part=f"by {axis}", runs=own["runs"])
@@ -50,41 +50,50 @@ def _worst(runs):
 
 
 def plot(frame):
-    figure, axes = style.new(style.PAGE, 4.3, 2, 2, height_ratios=(1, 1.15))
+    figure, axes = style.new(style.PAGE, 4.6, 2, 2, height_ratios=(1, 1.3))
     whole, harmed = frame[frame["part"] == "distribution"], frame[frame["part"] == "harmed"]
     methods = style.ordered(whole, "method")
     _distribution(axes[0, 0], whole)
     ax = axes[0, 1]
-    others = [method for method in methods if method != "local_only"]
-    for method in others:
-        line = style.look(method).line()
-        style.dots(ax, harmed[harmed["method"] == method], [methods.index(method)], line, horizontal=True)
     ax.set_yticks([])
     ax.set_ylim(len(methods) - 0.4, -0.6)
-    ax.set_xlim(left=-0.01)
+    ax.set_xlim(-0.02, min(1.02, harmed["high"].fillna(harmed["mean"]).max() + 0.03))
+    others = [method for method in methods if method != "local_only"]
+    for method in others:
+        look, own, place = style.look(method), harmed[harmed["method"] == method], methods.index(method)
+        style.dots(ax, own, [place], look.line(), horizontal=True)
+        style.heads(ax, own, [place], look.colour)
     ax.set_xlabel("clients (%)")
     style.as_percent(ax.xaxis)
     style.letter(ax, "b", "worse off than alone")
-    shown = [method for method in ("ditto", "fedrep", "spectral") if method in others]
     for ax, axis in zip(axes[1], ("size", "skew"), strict=True):
-        for method in shown:
+        for method in others:
             look = style.look(method)
             points = frame[(frame["part"] == "client") & (frame["method"] == method)]
             ax.scatter(points[axis], points["gain"], s=5, color=look.colour, alpha=0.35, linewidth=0, zorder=1)
             means = frame[(frame["part"] == f"by {axis}") & (frame["method"] == method)]
             ax.plot(means[axis], means["gain"], **look.line(zorder=3))
         ax.axhline(0, color=style.GREY, linewidth=0.7)
-        style.as_percent(ax.yaxis)
-        reach = frame[(frame["part"] == "client") & frame["method"].isin(shown)]["gain"].quantile([0.01, 0.99])
-        ax.set_ylim(*(reach + np.array([-0.02, 0.02])))
+        _points(ax, frame[frame["part"] == "client"]["gain"])
     style.log_axis(axes[1, 0])
     axes[1, 0].set_xlabel("training samples of the client")
     axes[1, 1].set_xlabel("skew of its labels (total variation distance)")
-    axes[1, 0].set_ylabel("accuracy gained over local-only (%)")
+    axes[1, 0].set_ylabel("points above local-only")
     style.letter(axes[1, 0], "c", "gain against size")
     style.letter(axes[1, 1], "d", "gain against skew")
-    style.legend(figure, [axes[1, 0], axes[0, 0]])
+    style.legend(figure, [axes[1, 0], axes[0, 0]], columns=4)
     return figure
+
+
+def _points(ax, gains):
+    """A y axis of percentage points that is linear within 5 and logarithmic beyond, and leaves no client out."""
+    ax.set_yscale("symlog", linthresh=0.05, linscale=1.2)
+    marks = [0, *(sign * mark for mark in (0.02, 0.05, 0.1, 0.2, 0.5, 1) for sign in (-1, 1))]
+    low, high = min(-0.05, 1.25 * gains.min()), max(0.05, 1.25 * gains.max())
+    ax.set_yticks([mark for mark in sorted(marks) if low <= mark <= high])
+    ax.set_ylim(low, high)
+    ax.minorticks_off()
+    style.as_percent(ax.yaxis)
 
 
 def _distribution(ax, frame):
@@ -99,6 +108,6 @@ def _distribution(ax, frame):
     ax.set_yticks(range(len(methods)), [style.look(name).title for name in methods])
     ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("accuracy of the client's own model (%)")
+    ax.set_xlabel("accuracy of its personal model (%)")
     style.as_percent(ax.xaxis)
     style.letter(ax, "a", "accuracy per client")

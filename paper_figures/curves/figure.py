@@ -43,8 +43,7 @@ def plot(frame):
                 ax.set_title(part["title"].iloc[0])
             if row == len(models) - 1:
                 ax.set_xlabel("round")
-        low = frame[(frame["model"] == model) & (frame["round"] > frame["round"].max() / 8)]["mean"].min()
-        axes[row, 0].set_ylim(max(0, low - 0.05), 1.005)
+        axes[row, 0].set_ylim(max(0, frame[frame["model"] == model]["mean"].min() - 0.03), 1.005)
         axes[row, 0].set_ylabel(f"{model} accuracy (%)")
-    style.legend(figure, axes.flat)
+    style.legend(figure, axes.flat, columns=4)
     return figure

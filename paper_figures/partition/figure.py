@@ -27,7 +27,7 @@ def plot(frame):
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     settings = style.ordered(frame, "setting")
-    figure, axes = style.new(style.PAGE, 2.5, 2, len(settings), height_ratios=(0.35, 1), sharex="col", sharey="row")
+    figure, axes = style.new(style.PAGE, 2.6, 2, len(settings), height_ratios=(0.35, 1), sharex="col", sharey="row")
     colours = LinearSegmentedColormap.from_list("counts", SHADES)
     scale = PowerNorm(0.5, 0, frame["samples"].max())
     for column, setting in enumerate(settings):
@@ -37,7 +37,7 @@ def plot(frame):
         width = 0.6 if counts.shape[1] <= 30 else 0
         mesh = ax.pcolormesh(counts, cmap=colours, norm=scale, edgecolors="white", linewidth=width)
         top.bar(np.arange(counts.shape[1]) + 0.5, counts.sum(0), width=0.8, color="#6b7b8c")
-        top.set_title(f"{own['title'].iloc[0]}: distance {own['label_distance'].iloc[0]:.2f}")
+        top.set_title(f"{own['title'].iloc[0]}\ndistance {own['label_distance'].iloc[0]:.2f}")
         ax.set_xlabel("client")
         ax.set_yticks(np.arange(counts.shape[0]) + 0.5, range(counts.shape[0]))
         ax.set_xticks([])
@@ -48,6 +48,5 @@ def plot(frame):
         top.tick_params("x", length=0)
     axes[0, 0].set_ylabel("samples")
     axes[1, 0].set_ylabel("class")
-    bar = figure.colorbar(mesh, ax=axes[1, :], pad=0.01, aspect=18, label="samples")
-    bar.outline.set_visible(False)
+    style.colour_bar(figure, mesh, axes[1, :], "samples", pad=0.01, aspect=18)
     return figure

@@ -1,16 +1,18 @@
 """Accuracy against the truncation ratio, for low frequencies and three controls of the same size."""
 
+import numpy as np
 import pandas as pd
 
 from pflbench import style
 from pflbench.draw import difference_rows
 
 KEEPS = {
-    "low": style.Look("lowest frequencies", "#D55E00", "*"),
-    "high": style.Look("highest frequencies", "#0072B2", "s", (0, (4, 1))),
-    "random": style.Look("random bins", "#767676", "v", (0, (1, 1))),
-    "prefix": style.Look("first layers (released code)", "#882255", "h", (0, (5, 1, 1, 1))),
+    "low": style.own("spectral", "lowest frequencies"),
+    "high": style.variant(0, "highest frequencies"),
+    "random": style.variant(1, "random bins"),
+    "prefix": style.variant(2, "first layers (released code)"),
 }
+STEP = 0.014  # of the ratio, between points that share one
 
 
 def table(study):
@@ -23,15 +25,17 @@ def table(study):
             runs = study.collect(label=keep, setting=setting, **{"method.tau": tau})
             rows += difference_rows(runs, base, {"keep": keep, "tau": tau, "default": default})
         rows += difference_rows(base, base, {"keep": keep, "tau": 1.0, "default": default})  # all bins: the same runs
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    frame.loc[frame["tau"] < 1, "accuracy"] = np.nan  # only that of ratio 1 is shown, in the label
+    return frame
 
 
 def plot(frame):
     figure, axes = style.new(style.PAGE, 2.5, 1, 2)
     for ax, (name, model) in zip(axes[0], zip("ab", style.MODELS, strict=True), strict=True):
-        for place, (keep, look) in enumerate(KEEPS.items()):
+        for keep, look in KEEPS.items():
             own = frame[(frame["keep"] == keep) & (frame["model"] == model)].sort_values("tau")
-            x = own["tau"] + 0.012 * (place - 1.5) * (own["tau"] < 1)  # side by side, so that no bar hides another
+            x = [tau + _shift(frame, keep, tau) for tau in own["tau"]]
             ax.plot(x, own["mean"], **look.line())
             style.dots(ax, own, x, {"color": look.colour})
         ax.axhline(0, color=style.GREY, linewidth=0.6, zorder=1)
@@ -42,5 +46,11 @@ def plot(frame):
         ax.set_ylabel(f"points above ratio 1 ({style.percent(whole)} %)")
         style.as_percent(ax.yaxis)
         style.letter(ax, name, style.MODELS[model])
-    style.legend(figure, axes.flat)
+    style.legend(figure, axes.flat, columns=3)
     return figure
+
+
+def _shift(frame, keep, tau):
+    """Side by side around the ratio they share, so that no bar hides another; at ratio 1 all are the same runs."""
+    there = [each for each in KEEPS if ((frame["keep"] == each) & (frame["tau"] == tau)).any()]
+    return 0 if tau == 1 else STEP * (there.index(keep) - (len(there) - 1) / 2)
