@@ -74,8 +74,10 @@ def plot(frame):
 
 def _row(ax, one, place):
     """One method: its mean and interval, or a triangle at the axis and what of the interval can be seen."""
+    from matplotlib.transforms import offset_copy
+
     look, (left, right) = style.look(one["method"].iloc[0]), ax.get_xlim()
-    at = one["mean"].iloc[0]
+    at, where = one["mean"].iloc[0], ax.transData
     if at >= left:
         style.dots(ax, one, [place], look.line(), horizontal=True)
         style.heads(ax, one, [place], look.colour)
@@ -83,12 +85,12 @@ def _row(ax, one, place):
         if one["high"].iloc[0] > left:
             ax.plot([left, min(right, one["high"].iloc[0])], [place, place], color=look.colour, linewidth=0.9)
             style.heads(ax, one.assign(low=left), [place], look.colour)
-        told, at = style.percent(at), left + 0.035 * (right - left)
-        ax.plot(at, place, marker="<", color=look.colour, markersize=5, markeredgewidth=0)
-        place_of = {"textcoords": "offset points", "xytext": (6, 1.5)}
+        told, at, where = style.percent(at), left, offset_copy(where, ax.figure, x=4, units="points")
+        ax.plot(at, place, marker="<", color=look.colour, markersize=5, markeredgewidth=0, transform=where)
+        place_of = {"textcoords": "offset points", "xytext": (10, 1.5)}
         ax.annotate(told, (at, place), color=look.colour, fontsize=style.SMALLEST, va="bottom", **place_of)
     if one["mark"].iloc[0] == "tied":
-        ax.plot(at, place, "o", ms=8.5, mfc="none", mec=style.GREY, mew=0.5, clip_on=False)
+        ax.plot(at, place, "o", ms=8.5, mfc="none", mec=style.GREY, mew=0.5, clip_on=False, transform=where)
 
 
 def _limits(part):
