@@ -141,7 +141,7 @@ def plot_curves(frame: pd.DataFrame) -> "Figure":
     if several:
         panels[0, 0].plot([], [], "--", color=style.GREY, linewidth=1.2, label="under compute-and-wait")
     panels[0, 0].set_ylabel("accuracy (%)")
-    style.legend(figure, panels.flat, columns=min(5, len(names) + several))
+    style.legend(figure, panels.flat, columns=min(3, len(names) + several))
     return figure
 
 

@@ -95,7 +95,7 @@ def _facts(runs: Sequence[Run], studies: Sequence[Study]) -> dict[str, str]:
     return {
         **({"narrowed": f"without {', '.join(sorted(left))}"} if left else {}),
         "runs": str(len(runs)),
-        "seeds": str(min(study.seeds for study in studies)),
+        "seeds": " to ".join(str(seeds) for seeds in sorted({study.seeds for study in studies})),
         "computing time": f"{sum(each['seconds'] for each in made) / 60:.1f} minutes on one core or GPU",
         "devices": told("device"),
         "commits": ", ".join(sorted({_commit(each["commit"]) for each in made})),
