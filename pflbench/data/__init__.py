@@ -173,13 +173,17 @@ def _fetched(root: Path) -> list[Prepared]:
         module = _module(name)
         paths = module.files(root) if hasattr(module, "files") else []
         if paths:
-            total = sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+            total = sha256()
+            for path in paths:
+                with path.open("rb") as file:
+                    while block := file.read(2**20):
+                        total.update(block)
             try:
                 images = _counted(module, root)
             except BadInput:
                 images = None
             size = sum(path.stat().st_size for path in paths)
-            rows.append(Prepared(name, paths[0].parent, images, size, total, images is not None))
+            rows.append(Prepared(name, paths[0].parent, images, size, total.hexdigest(), images is not None))
     return rows
 
 

@@ -1,11 +1,15 @@
 """CIFAR-10 and CIFAR-100: the official archives, or Hugging Face, in one order whatever they come from.
 
-The official files hold pickles, which can run any code when they are read. So each is read only once its MD5 is the
-published one, which torchvision knows and checks.
+``pflbench prepare`` takes the official files if they lie in the data root, in torchvision's layout (the archive, or the
+folder in it), and Hugging Face's copy otherwise. Official files need no preparation: a run reads them as they are. They
+hold pickles, which can run any code when they are read, so each is read only once its MD5 is the published one, which
+torchvision knows and checks. Images are put into one order, by content, so that every source gives the same numbers; only
+official files go by the name alone, and a result of another source has its checksum in its address.
 """
 
 import hashlib
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,34 +23,57 @@ from pflbench.errors import BadInput
 
 SIDE = 32  # pixels
 IMAGES = (50_000, 10_000)  # to train, to test
+Functions = tuple[Callable[[Path], Source], Callable[[Path], Source | None], Callable[[Path], list[Path]]]
 
 
-def at_hand(root: Path, family: Any, classes: int) -> Source | None:
-    """The official files in ``root``, unpacked or as the archive; None if neither is there. Raises BadInput."""
+def of(name: str, path: str, label: str, classes: int) -> Functions:
+    """source, at_hand and files (see ``pflbench.data``) of torchvision's ``name``; ``path``, ``label``: on Hugging Face."""
+
+    def family() -> Any:
+        from torchvision import datasets
+
+        return getattr(datasets, name)
+
+    def source(root: Path) -> Source:
+        """uint8[50000 and 10000, 3, 32, 32]. Raises BadInput."""
+        return at_hand(root) or _fetched(root, path, label, classes)
+
+    def at_hand(root: Path) -> Source | None:
+        """The same from the official files in ``root``, unpacked or as the archive, if they are there."""
+        found = _lies(root, family())
+        return None if found is None else _read(found, family(), classes)
+
+    def files(root: Path) -> list[Path]:
+        """The official files that a run would read: those of the folder, or else the archive."""
+        found = _lies(root, family())
+        if found is None or found.is_file():
+            return [found] if found else []
+        return sorted(each for each in found.iterdir() if each.is_file())
+
+    return source, at_hand, files
+
+
+def _lies(root: Path, family: Any) -> Path | None:
+    """The unpacked folder or the archive, whichever is there; the folder if both are."""
     folder, archive = root / family.base_folder, root / family.filename
-    if folder.is_dir():
-        return _ordered(_official(root, family, classes))
-    if not archive.is_file():
-        return None
-    _verified(archive, family.tgz_md5)
+    return folder if folder.is_dir() else archive if archive.is_file() else None
+
+
+def _read(found: Path, family: Any, classes: int) -> Source:
+    """The data set in a folder or an archive. Raises BadInput."""
+    if found.is_dir():
+        return _ordered(_official(found.parent, family, classes))
+    _verified(found, family.tgz_md5)
     with TemporaryDirectory(prefix="pflbench-") as temporary:
         try:
-            with tarfile.open(archive) as packed:
+            with tarfile.open(found) as packed:
                 packed.extractall(temporary, filter="data")
         except (OSError, EOFError, tarfile.TarError) as error:
-            raise BadInput("data file", archive, f"cannot be unpacked ({error})") from None
+            raise BadInput("data file", found, f"cannot be unpacked ({error})") from None
         return _ordered(_official(Path(temporary), family, classes))
 
 
-def files(root: Path, family: Any) -> list[Path]:
-    """The official files that a run would read: those of the folder, or else the archive."""
-    folder, archive = root / family.base_folder, root / family.filename
-    if folder.is_dir():
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    return [archive] if archive.is_file() else []
-
-
-def fetched(root: Path, path: str, label: str, classes: int) -> Source:
+def _fetched(root: Path, path: str, label: str, classes: int) -> Source:
     """The data set ``path`` of Hugging Face, its numbers of images checked. Raises BadInput."""
     source = hf.source(root, path=path, label=label, size=SIDE)
     found = (len(source.train.labels), len(source.test.labels))
