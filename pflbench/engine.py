@@ -48,7 +48,7 @@ class Cost(NamedTuple):
     down: int
 
 
-class Prepared(NamedTuple):
+class Drawn(NamedTuple):
     """What a group of clients is computed from, still on the host. positions: in the cohort; awake: see ``Feed``."""
 
     positions: np.ndarray
@@ -252,15 +252,15 @@ def stage(
     longest = epochs * int(_steps(world, np.arange(world.clients)).max())
     whole = world.recorder is not None and 0 < longest <= WHOLE
 
-    def prepare(positions: np.ndarray) -> Prepared:
+    def prepare(positions: np.ndarray) -> Drawn:
         draws, awake = _feeds(world, cohort[positions], round, name, epochs, whole)
         most = len(positions) * max(map(len, world.train)) if whole else None
         pixels, draws["index"] = world.pixels.near(draws["index"], most)
-        return Prepared(positions, draws, awake, pixels)
+        return Drawn(positions, draws, awake, pixels)
 
-    def group(prepared: Prepared) -> Tree:
-        positions, awake, pixels = prepared.positions, prepared.awake, prepared.pixels.landed()
-        draws = {name: draw.to(device, non_blocking=True) for name, draw in prepared.draws.items()}
+    def group(drawn: Drawn) -> Tree:
+        positions, awake, pixels = drawn.positions, drawn.awake, drawn.pixels.landed()
+        draws = {name: draw.to(device, non_blocking=True) for name, draw in drawn.draws.items()}
         moved = (pixels.x, pixels.y) if world.pixels.apart else ()  # what a captured stage has to be given anew
         mine = tree.rows(c, torch.as_tensor(positions, device=device))
         run = plain if whole or world.recorder is None else fold_with(world.recorder)
@@ -287,7 +287,7 @@ def stage(
 
     groups = groups_of(world, steps)
     if world.pixels.apart and world.threads == 1:
-        results = [group(prepared) for prepared in ahead(prepare, groups)]
+        results = [group(drawn) for drawn in ahead(prepare, groups)]
     else:
         results = parallel(world.threads, lambda positions: group(prepare(positions)), groups)
     back = torch.as_tensor(np.argsort(np.concatenate(groups)), device=device)
