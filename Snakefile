@@ -24,8 +24,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one job, one core
 LISTS = {name: value.split(",") for name, value in NARROW.items() if name != "seeds"}
 DATA = os.environ.get("PFLBENCH_DATA")
 PLAN = Plan.of(SCALE, narrow=Narrow(int(NARROW.get("seeds", 0)) or None, **LISTS), data=DATA and Path(DATA))
-if not any(re.fullmatch("--dry-?run|-[a-z]*n[a-z]*", each) for each in sys.argv):  # a dry run changes nothing
-    PLAN.write()
+if not any(re.fullmatch("--dry-?run|-[a-z]*n[a-z]*", each) for each in sys.argv):
+    PLAN.write()  # now, not by a rule: whatever another command wrote there since must not be drawn; a dry run may not
 PARTS = {number: RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{number + 1}" for number in range(PLAN.parts)}
 for number, marker in PARTS.items():
     if not all(needed.done(RESULTS) for needed in PLAN.part(number)):

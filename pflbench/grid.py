@@ -8,7 +8,7 @@ share it. ``out/<scale>/runs.json``, the manifest, ties a figure to its addresse
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -155,11 +155,7 @@ WHOLE = Narrow()
 def cells(figure: str, scale: str, narrow: Narrow = WHOLE, root: Path = FIGURES) -> list[Cell]:
     """Everything that ``figure`` asks for. Raises BadInput for anything unusable."""
     grid, size = read_grid(figure, root), read_scale(scale, root)
-    kept = [pick(name, size.settings, "setting") for name in narrow.settings or size.settings]
-    chosen = kept if grid.settings == "all" else kept[:1]
-    if isinstance(grid.settings, list):
-        asked = [pick(name, size.settings, f"setting of {figure}") for name in grid.settings]
-        chosen = [name for name in asked if name in kept]
+    chosen = _settings(figure, grid, size, narrow)
     if narrow.methods is not None and grid.subject not in (None, *narrow.methods):
         return []
     asked_for = {label for label, row in grid.rows.items() if narrow.methods is None or row.method in narrow.methods}
@@ -224,7 +220,6 @@ class Plan:
             if entries:
                 used = {entry["setting"] for entry in entries}
                 told = {entry["label"] for entry in entries}
-                whole = cells(figure, scale, replace(narrow, methods=None, settings=None), root)
                 manifests[figure] = {
                     "figure": figure,
                     "scale": scale,
@@ -237,7 +232,7 @@ class Plan:
                     "titles": {label: row.title for label, row in grid.rows.items() if row.title},
                     "left_out": {  # by narrowing
                         "rows": [label for label in grid.rows if label not in told],
-                        "settings": sorted({cell.setting for cell in whole} - used),
+                        "settings": [name for name in _settings(figure, grid, size, WHOLE) if name not in used],
                     },
                     "runs": entries,
                 }
@@ -271,6 +266,15 @@ class Plan:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+
+
+def _settings(figure: str, grid: Grid, size: Scale, narrow: Narrow) -> list[str]:
+    """The settings that a figure shows, of those that are kept."""
+    kept = [pick(name, size.settings, "setting") for name in narrow.settings or size.settings]
+    if isinstance(grid.settings, list):
+        asked = [pick(name, size.settings, f"setting of {figure}") for name in grid.settings]
+        return [name for name in asked if name in kept]
+    return kept if grid.settings == "all" else kept[:1]
 
 
 def _seeds(grid: Grid, size: Scale, narrow: Narrow) -> int:
