@@ -41,8 +41,6 @@ def write(path: Path, scale: str, results: Path, figures: Sequence[str] | None =
     contrasts = frame_of(judgements)
     if len(contrasts):
         write_csv(contrasts, path.with_name("claims.csv"))
-    for study in studies:
-        _same_runs(study, root)
     page = Environment(loader=PackageLoader("pflbench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page.filters |= {"percent": style.percent, "number": _number, "points": _points}
     text = page.get_template("report.html").render(
@@ -57,18 +55,6 @@ def write(path: Path, scale: str, results: Path, figures: Sequence[str] | None =
         seeds={run.address: run.seed for run in runs.values()},
     )
     files.publish(path, lambda draft: draft.write_text(text, encoding="utf-8"))
-
-
-def _same_runs(study: Study, root: Path) -> None:
-    """Raises BadInput if the figure on disk was drawn from other runs than its manifest names now."""
-    frame = read_csv(grid.out_folder(study.figure, study.scale, root) / f"{study.figure}.csv")
-    known = {run.address for run in study.runs}
-    if not {address for cell in frame["runs"] for address in str(cell).split()} <= known:
-        raise BadInput(
-            f"figure {study.figure}",
-            study.scale,
-            f"was drawn from other runs; `pflbench figure {study.figure} --scale {study.scale}` draws it again",
-        )
 
 
 def _rank(study: Study) -> tuple[int, str]:
@@ -179,14 +165,17 @@ def _accuracy_table(root: Path, scale: str) -> dict[str, Any]:
 def _figure(study: Study, root: Path) -> dict[str, Any]:
     folder = grid.out_folder(study.figure, study.scale, root)
     frame = read_csv(folder / f"{study.figure}.csv")
-    image = folder / f"{study.figure}.svg"
+    known = {run.address for run in study.runs}
+    if not {address for cell in frame["runs"] for address in cell.split()} <= known:
+        again = f"`pflbench figure {study.figure} --scale {study.scale}` draws it again"
+        raise BadInput(f"figure {study.figure}", study.scale, f"was drawn from other runs; {again}")
     shown = [name for name in frame.columns if name not in ("runs", "order")]
     return {
         "name": study.figure,
         "title": study.title,
         "category": study.category,
         "caption": study.caption,
-        "image": base64.b64encode(image.read_bytes()).decode() if image.exists() else None,
+        "image": _image(folder, study.figure),
         "columns": shown,
         "rows": [
             {"cells": [_cell(row[name]) for name in shown], "runs": row["runs"].split()} for row in _records(frame)
@@ -194,13 +183,23 @@ def _figure(study: Study, root: Path) -> dict[str, Any]:
     }
 
 
+def _image(folder: Path, name: str) -> str | None:
+    """A drawing as a link that holds it: as SVG, or as PNG where thousands of points make that the smaller file."""
+    kinds = {"svg+xml": folder / f"{name}.svg", "png": folder / f"{name}.png"}
+    found = [(path.stat().st_size, kind, path) for kind, path in kinds.items() if path.exists()]
+    if not found:
+        return None
+    _, kind, path = min(found)
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
 def _without_runs(root: Path) -> list[dict[str, Any]]:
     """Figures that need no run: a folder with a drawing but no grid; its module's TITLE and CAPTION, which are read only."""
     found = []
     for module in sorted(root.glob("*/figure.py")):
         name = module.parent.name
-        image = module.parent / "out" / f"{name}.svg"
-        if image.exists() and not (module.parent / "grid.yaml").exists():
+        image = _image(module.parent / "out", name)
+        if image and not (module.parent / "grid.yaml").exists():
             told = {
                 line.targets[0].id: ast.literal_eval(line.value)
                 for line in ast.parse(module.read_text(encoding="utf-8")).body
@@ -209,7 +208,7 @@ def _without_runs(root: Path) -> list[dict[str, Any]]:
                 and line.targets[0].id in ("TITLE", "CAPTION")
             }
             known = {"name": name, "title": told["TITLE"], "category": "Wait-free", "caption": told["CAPTION"]}
-            found.append({**known, "image": base64.b64encode(image.read_bytes()).decode(), "columns": [], "rows": []})
+            found.append({**known, "image": image, "columns": [], "rows": []})
     return found
 
 
