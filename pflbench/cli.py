@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import pflbench
-from pflbench.commands import catalogue, check, clock, data, experiments, live, study
+from pflbench.commands import catalogue, check, clock, data, experiments, live, provenance, study
 from pflbench.errors import BadInput
 
 
@@ -39,8 +39,8 @@ for command in (
     study.figure,
     study.claims,
     study.report,
-    study.trace,
-    study.verify,
+    provenance.trace,
+    provenance.verify,
     clock.timeline,
     clock.calibrate,
     live.live,
