@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from pflbench.grid import FIGURES, Narrow, Plan, out_folder
+from pflbench.study.grid import FIGURES, Narrow, out_folder
+from pflbench.study.workload import Workload
 
 SCALE = config.get("scale", "desk")
 NARROW = {name: str(config[name]) for name in ("seeds", "methods", "settings") if name in config}
@@ -23,16 +24,16 @@ PFLBENCH = f"{sys.executable} -m pflbench.cli"
 os.environ["OMP_NUM_THREADS"] = "1"  # one job, one core
 LISTS = {name: value.split(",") for name, value in NARROW.items() if name != "seeds"}
 DATA = os.environ.get("PFLBENCH_DATA")
-PLAN = Plan.of(SCALE, narrow=Narrow(int(NARROW.get("seeds", 0)) or None, **LISTS), data=DATA and Path(DATA))
+WORKLOAD = Workload.of(SCALE, narrow=Narrow(int(NARROW.get("seeds", 0)) or None, **LISTS), data=DATA and Path(DATA))
 if not any(re.fullmatch("--dry-?run|-[a-z]*n[a-z]*", each) for each in sys.argv):
-    PLAN.write()  # now, not by a rule: whatever another command wrote there since must not be drawn; a dry run may not
-PARTS = {number: RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{number + 1}" for number in range(PLAN.parts)}
+    WORKLOAD.write()  # now, not by a rule: whatever another command wrote there since must not be drawn; a dry run may not
+PARTS = {number: RESULTS / ".parts" / f"{SCALE}-{WORKLOAD.key}-{number + 1}" for number in range(WORKLOAD.parts)}
 for number, marker in PARTS.items():
-    if not all(needed.done(RESULTS) for needed in PLAN.part(number)):
+    if not all(needed.done(RESULTS) for needed in WORKLOAD.part(number)):
         marker.unlink(missing_ok=True)  # a result was deleted since
 
 
-TABLES = [figure for figure in PLAN.manifests if "\ndef latex(" in (FIGURES / figure / "figure.py").read_text()]
+TABLES = [figure for figure in WORKLOAD.manifests if "\ndef latex(" in (FIGURES / figure / "figure.py").read_text()]
 
 
 def out(figure, ending):
@@ -51,7 +52,7 @@ GAIN = [FIGURES / "gain" / "out" / f"gain.{ending}" for ending in ("csv", "pdf",
 rule all:
     input:
         PARTS.values(),
-        [out(figure, ending) for figure in PLAN.manifests for ending in ("csv", "png")],
+        [out(figure, ending) for figure in WORKLOAD.manifests for ending in ("csv", "png")],
         [out(figure, "tex") for figure in TABLES],
         GAIN,
         FIGURES / "out" / SCALE / "report.html",
@@ -59,20 +60,20 @@ rule all:
 
 rule run:
     output:
-        touch(RESULTS / ".parts" / f"{SCALE}-{PLAN.key}-{{number}}"),
+        touch(RESULTS / ".parts" / f"{SCALE}-{WORKLOAD.key}-{{number}}"),
     threads: 1
     resources:
         gpu=int(torch.cuda.is_available()),
     shell:
-        f"{PFLBENCH} grid --scale {SCALE} {OPTIONS} --part {{wildcards.number}}/{PLAN.parts}"
+        f"{PFLBENCH} grid --scale {SCALE} {OPTIONS} --threads {{threads}} --part {{wildcards.number}}/{WORKLOAD.parts}"
 
 
-for figure in PLAN.manifests:
+for figure in WORKLOAD.manifests:
 
     rule:
         name: f"figure_{figure}"
         input:
-            [PARTS[number] for number in PLAN.parts_of(figure)],
+            [PARTS[number] for number in WORKLOAD.parts_of(figure)],
             manifest(figure),
             code=FIGURES / figure / "figure.py",
         output:
@@ -81,13 +82,13 @@ for figure in PLAN.manifests:
             report(
                 out(figure, "png"),
                 caption=str(FIGURES / "caption.rst"),
-                category=PLAN.manifests[figure]["category"],
-                labels={"figure": PLAN.manifests[figure]["title"]},
+                category=WORKLOAD.manifests[figure]["category"],
+                labels={"figure": WORKLOAD.manifests[figure]["title"]},
             ),
         threads: 1
         params:
             figure=figure,
-            caption=PLAN.manifests[figure]["caption"],
+            caption=WORKLOAD.manifests[figure]["caption"],
         shell:
             f"{PFLBENCH} figure {{params.figure}} --scale {SCALE}"
 
@@ -104,11 +105,11 @@ rule figure_gain:
 
 rule report_page:
     input:
-        [out(figure, "csv") for figure in PLAN.manifests],
+        [out(figure, "csv") for figure in WORKLOAD.manifests],
         GAIN,
         FIGURES / "claims.yaml",
     output:
         FIGURES / "out" / SCALE / "report.html",
     threads: 1
     shell:
-        f"{PFLBENCH} report {' '.join(PLAN.manifests)} --scale {SCALE}"
+        f"{PFLBENCH} report {' '.join(WORKLOAD.manifests)} --scale {SCALE}"

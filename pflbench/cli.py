@@ -7,7 +7,7 @@ import click
 
 import pflbench
 from pflbench.commands import catalogue, check, clock, data, experiments, live, provenance, study
-from pflbench.errors import BadInput
+from pflbench.core.errors import BadInput
 
 
 class Commands(click.Group):

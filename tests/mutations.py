@@ -1,6 +1,6 @@
 """Puts 18 defects of released code into a copy of this package, one at a time: named tests must fail on each.
 
-    python tests/mutations.py [--markdown] [NUMBER ...]
+    python tests/baselines/mutations.py [--markdown] [NUMBER ...]
 
 Prints ``defect -> file changed -> tests that caught it``. Exit code 1 if a defect survives, if a test that is to catch
 it fails without it, or if its text is no longer found. Each test fails by an assertion: a crash catches nothing.
@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("pflbench", "baselines", "tests", "paper_figures", "pyproject.toml")
+COPIED = ("pflbench", "tests", "paper_figures", "pyproject.toml")
 HEAVY = ("torch._dynamo", "torch.testing", "scipy.stats", "sklearn.datasets", "pandas", "matplotlib.figure", "pydantic",
          "yaml", "click.testing", "rich.table", "safetensors.torch", "hypothesis", "pytest")  # fmt: skip
 QUICK = ("--assert=plain", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
-LAW = "tests/test_laws.py::test_law[{}-{}]"
-DEFECT = "tests/test_defects.py::test_{}"
-STUDY = "tests/test_study.py::test_{}"
+LAW = "tests/laws/test_laws.py::test_law[{}-{}]"
+DEFECT = "tests/baselines/test_defects.py::test_{}"
 
 
 class Mutation(NamedTuple):
@@ -47,7 +46,7 @@ MUTATIONS = (
         1,
         "spectral",
         "spectral term computed on detached weights",
-        "pflbench/spectral.py",
+        "pflbench/core/spectrum.py",
         (("(g.view_as(w) * w).sum()", "(g.view_as(w) * w.detach()).sum()"),),
         (LAW.format("spectral", "gradients_are_of_the_objective"), LAW.format("spectral", "defaults_do_something")),
     ),
@@ -55,7 +54,7 @@ MUTATIONS = (
         2,
         "spectral",
         "generic and personal model share storage",
-        "pflbench/engine.py",
+        "pflbench/engine/engine.py",
         (
             (
                 "Federation(tree.clone(w), world.bank(c, world.clients))",
@@ -68,7 +67,7 @@ MUTATIONS = (
         2,
         "spectral",
         "... so that the generic model's training starts from the personal one",
-        "pflbench/spectral.py",
+        "pflbench/baselines/spectral.py",
         (('sgd(self._near(task, c["v"], "gm"), w, feed', 'sgd(self._near(task, c["v"], "gm"), c["v"], feed'),),
         (LAW.format("spectral", "spectral_without_pull_is_fedavg_and_local_training"),),
     ),
@@ -76,7 +75,7 @@ MUTATIONS = (
         3,
         "",
         "list of local accuracies reset on the way",
-        "pflbench/evaluation.py",
+        "pflbench/engine/evaluation.py",
         (("tests += _count(", "tests = _count("),),
         (DEFECT.format("every_client_is_counted[loop]"), DEFECT.format("every_client_is_counted[vmap]")),
     ),
@@ -84,7 +83,7 @@ MUTATIONS = (
         3,
         "",
         "local accuracy of the last client only",
-        "pflbench/measures.py",
+        "pflbench/core/measures.py",
         (
             (
                 'np.asarray(correct).sum(1) / np.sum(record["clients"]["test"])',
@@ -97,23 +96,23 @@ MUTATIONS = (
         4,
         "spectral",
         "truncation keeps the first layers, not the low frequencies",
-        "pflbench/spectral.py",
-        (('if plan.keep == "prefix":', 'if plan.keep in ("low", "prefix"):'),),
-        ("tests/test_spectral.py::test_every_layer_keeps_tau_of_its_bins[0.4-low]",),
+        "pflbench/core/spectrum.py",
+        (('if selection.keep == "prefix":', 'if selection.keep in ("low", "prefix"):'),),
+        ("tests/core/test_spectral.py::test_every_layer_keeps_tau_of_its_bins[0.4-low]",),
     ),
     Mutation(
         5,
         "pfedme",
         "pFedMe's theta is w_k",
-        "baselines/pfedme.py",
+        "pflbench/baselines/pfedme.py",
         (("return w_k, theta", "return w_k, w_k"),),
-        (LAW.format("pfedme", "theta_is_stored"), "tests/test_by_hand.py::test_pfedme[loop]"),
+        (LAW.format("pfedme", "theta_is_stored"), "tests/baselines/test_by_hand.py::test_pfedme[loop]"),
     ),
     Mutation(
         6,
         "pfedme",
         "pFedMe's personal model read after the broadcast",
-        "baselines/pfedme.py",
+        "pflbench/baselines/pfedme.py",
         (
             (
                 "def deploy(self, w: State, c: State) -> State:\n        return c",
@@ -126,15 +125,15 @@ MUTATIONS = (
         7,
         "pfedme",
         "pFedMe's personal model never stored",
-        "baselines/pfedme.py",
+        "pflbench/baselines/pfedme.py",
         (("return w_k, theta", "return w_k, c"),),
-        (LAW.format("pfedme", "personal_models_are_trained"), "tests/test_by_hand.py::test_pfedme[loop]"),
+        (LAW.format("pfedme", "personal_models_are_trained"), "tests/baselines/test_by_hand.py::test_pfedme[loop]"),
     ),
     Mutation(
         8,
         "pfedme",
         "pFedMe's beta is 0 by default",
-        "baselines/pfedme.py",
+        "pflbench/baselines/pfedme.py",
         (('README, MNIST", gt=0)] = 1.0', 'README, MNIST", gt=0)] = 0.0'),),
         (LAW.format("pfedme", "the_generic_model_moves"),),
     ),
@@ -142,23 +141,23 @@ MUTATIONS = (
         9,
         "fedprox",
         "FedProx pushes away",
-        "baselines/fedprox.py",
+        "pflbench/baselines/fedprox.py",
         (("task.loss(p, batch) + self.mu", "task.loss(p, batch) - self.mu"),),
-        (LAW.format("fedprox", "pull_is_the_papers"), "tests/test_by_hand.py::test_fedprox[loop]"),
+        (LAW.format("fedprox", "pull_is_the_papers"), "tests/baselines/test_by_hand.py::test_fedprox[loop]"),
     ),
     Mutation(
         9,
         "fedprox",
         "FedProx pulls by mu/2",
-        "baselines/fedprox.py",
+        "pflbench/baselines/fedprox.py",
         (("self.mu / 2", "self.mu / 4"),),
-        (LAW.format("fedprox", "pull_is_the_papers"), "tests/test_by_hand.py::test_fedprox[loop]"),
+        (LAW.format("fedprox", "pull_is_the_papers"), "tests/baselines/test_by_hand.py::test_fedprox[loop]"),
     ),
     Mutation(
         9,
         "fedprox",
         "FedProx pulls by the norm, not squared",
-        "baselines/fedprox.py",
+        "pflbench/baselines/fedprox.py",
         (("self.mu / 2 * sq_dist(p, w)", "self.mu * (sq_dist(p, w) + 1e-12).sqrt()"),),
         (LAW.format("fedprox", "pull_is_the_papers"),),
     ),
@@ -166,7 +165,7 @@ MUTATIONS = (
         10,
         "fedprox",
         "FedProx is off by default",
-        "baselines/fedprox.py",
+        "pflbench/baselines/fedprox.py",
         (("    ] = 1.0", "    ] = 0.0"),),
         (LAW.format("fedprox", "defaults_do_something"),),
     ),
@@ -174,7 +173,7 @@ MUTATIONS = (
         10,
         "ditto",
         "Ditto is off by default",
-        "baselines/ditto.py",
+        "pflbench/baselines/ditto.py",
         (("ge=0)] = 1.0", "ge=0)] = 0.0"),),
         (LAW.format("ditto", "defaults_do_something"),),
     ),
@@ -182,7 +181,7 @@ MUTATIONS = (
         11,
         "ditto",
         "generic and personal accuracies in one list",
-        "pflbench/run.py",
+        "pflbench/experiment/run.py",
         (
             (
                 "rows = [getattr(scores, name) for scores in journal.scores]",
@@ -196,7 +195,7 @@ MUTATIONS = (
         12,
         "ditto",
         "Ditto's personal model keeps its first batch statistics",
-        "baselines/ditto.py",
+        "pflbench/baselines/ditto.py",
         (
             (
                 "return sgd(near, c, feed, task)",
@@ -209,7 +208,7 @@ MUTATIONS = (
         13,
         "fedrep",
         "FedRep deploys the average head where there is one",
-        "baselines/fedrep.py",
+        "pflbench/baselines/fedrep.py",
         (("return {**w, **c}\n", "return {**c, **w}\n"),),
         (DEFECT.format("an_unseen_client_of_fedrep_deploys_its_first_head[True]"),),
     ),
@@ -217,7 +216,7 @@ MUTATIONS = (
         13,
         "fedrep",
         "the head of an unseen client of FedRep follows the average head",
-        "pflbench/engine.py",
+        "pflbench/engine/engine.py",
         (
             (
                 "    tree.put_rows(bank, index, c)\n",
@@ -233,7 +232,7 @@ MUTATIONS = (
         13,
         "fedrep",
         "FedRep's frozen half moved by momentum and weight decay",
-        "pflbench/local.py",
+        "pflbench/core/local.py",
         (
             (
                 "    moving = tuple(task.parameters if names is None else names)\n",
@@ -251,7 +250,7 @@ MUTATIONS = (
         14,
         "fedavg",
         "batch statistics left out of the aggregate",
-        "baselines/fedavg.py",
+        "pflbench/baselines/fedavg.py",
         (
             (
                 "return sgd(task.loss, w, feed, task), c",
@@ -267,7 +266,7 @@ MUTATIONS = (
         15,
         "",
         "a client smaller than a batch does no step",
-        "pflbench/engine.py",
+        "pflbench/engine/engine.py",
         (
             (
                 "table[epoch, : len(mine)] = mine[chance.permutation(len(mine))]",
@@ -275,13 +274,16 @@ MUTATIONS = (
                 "        table[epoch, :whole] = mine[chance.permutation(len(mine))[:whole]]",
             ),
         ),
-        (LAW.format("fedavg", "small_clients_train"), "tests/test_engine.py::test_an_epoch_meets_every_sample_once"),
+        (
+            LAW.format("fedavg", "small_clients_train"),
+            "tests/engine/test_engine.py::test_an_epoch_meets_every_sample_once",
+        ),
     ),
     Mutation(
         16,
         "",
         "seeds added up",
-        "pflbench/engine.py",
+        "pflbench/engine/engine.py",
         (('stream(world.seed, "batches", round, client,', 'stream(world.seed + client, "batches", round,'),),
         (DEFECT.format("no_two_seeds_clients_rounds_or_stages_share_batches"),),
     ),
@@ -289,7 +291,7 @@ MUTATIONS = (
         17,
         "",
         "the best round on the test set is reported",
-        "pflbench/measures.py",
+        "pflbench/core/measures.py",
         (('"last": float(curve[-1])', '"last": float(curve.max())'),),
         (DEFECT.format("the_last_round_is_reported_not_the_best"),),
     ),
@@ -297,23 +299,23 @@ MUTATIONS = (
         17,
         "",
         "... and drawn",
-        "pflbench/draw.py",
+        "pflbench/report/figures.py",
         (("else float(curve[-1])", "else float(curve.max())"),),
-        (STUDY.format("the_best_round_is_never_reported"),),
+        ("tests/report/test_accuracy.py::test_the_best_round_is_never_reported",),
     ),
     Mutation(
         18,
         "",
         "a crashed run is left out of a mean",
-        "pflbench/gather.py",
+        "pflbench/report/finished.py",
         (("if count != 1:", "if count > 1:"), ("if len(chosen) != len(seeds):", "if len(chosen) > len(seeds):")),
-        (STUDY.format("collect_fails_on_a_missing_and_on_a_doubled_run"),),
+        ("tests/report/test_finished.py::test_collect_fails_on_a_missing_and_on_a_doubled_run",),
     ),
     Mutation(
         18,
         "",
         "a missing run is left out of a figure",
-        "pflbench/gather.py",
+        "pflbench/report/finished.py",
         (("        if not file.exists():\n", "        if not file.exists():\n            continue\n"),),
         (DEFECT.format("a_figure_is_not_drawn_without_one_of_its_runs"),),
     ),
@@ -411,7 +413,7 @@ def markdown(rows: Sequence[tuple[Mutation, bool]]) -> str:
 
 HEAD = """# Defects of released code, put back
 
-Each of these 18 defects was found in released code of federated learning. `python tests/mutations.py` puts them into a
+Each of these 18 defects was found in released code of federated learning. `python tests/baselines/mutations.py` puts them into a
 copy of this package one at a time, in {count} forms, and runs the tests that must notice; CI runs it too.
 Caught: {caught} of {count}. Every test in the last column passes as it stands and fails, by an assertion, on that defect.
 """

@@ -25,7 +25,7 @@ def cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch, images: tuple[
     """
     from torchvision import datasets
 
-    from pflbench.data import _cifar
+    from pflbench.data import cifar
 
     family = getattr(datasets, name.upper())
     classes, train, test, key, _ = FAMILIES[name]
@@ -62,7 +62,7 @@ def cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch, images: tuple[
     monkeypatch.setattr(family, "train_list", [[file, sums[file]] for file in train])
     monkeypatch.setattr(family, "test_list", [[test, sums[test]]])
     monkeypatch.setattr(family, "meta", {**family.meta, "md5": sums[family.meta["filename"]]})
-    monkeypatch.setattr(_cifar, "IMAGES", images)
+    monkeypatch.setattr(cifar, "IMAGES", images)
     return held
 
 
@@ -142,7 +142,7 @@ def photo(path: Path, rng: np.random.Generator, size: tuple[int, int] = (24, 20)
 
 def inaturalist(root: Path, monkeypatch: pytest.MonkeyPatch, each: int = 5) -> None:
     """The three folders that torchvision's INaturalist reads: 2017, 2021_train_mini, 2021_valid; 4 species."""
-    from pflbench.data import inaturalist as module
+    from pflbench.data.sets import inaturalist as module
 
     rng = np.random.default_rng(0)
     old = ["Aves/Corvus corax", "Aves/Pica pica", "Insecta/Apis mellifera", "Plantae/Quercus robur"]

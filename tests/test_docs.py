@@ -9,28 +9,31 @@ from pathlib import Path
 import mutations
 import pytest
 import torch
+from applies import NOT_APPLICABLE, OF_THEIR_OWN
 from click.testing import CliRunner
-from test_laws import NOT_APPLICABLE, OF_THEIR_OWN
 
-import pflbench
-from pflbench import engine, registry
-from pflbench.build import build
-from pflbench.case import Case
+from pflbench.baselines import METHODS
 from pflbench.cli import main
-from pflbench.fields import describe
-from pflbench.identities import IDENTITIES
-from pflbench.laws import LAWS
-from pflbench.method import Method
-from pflbench.plan import Experiment, Machine, complete
+from pflbench.core import registry
+from pflbench.core.fields import describe
+from pflbench.core.method import Method
+from pflbench.engine import engine
+from pflbench.experiment.build import build
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.resolve import resolve
+from pflbench.laws.identities import IDENTITIES
+from pflbench.laws.laws import LAWS
+from pflbench.laws.subject import Case
 
-DOCS = Path(pflbench.__file__).parent / "docs"
 ROOT = Path(__file__).parent.parent
-METHODS = registry.names()
+DOCS = ROOT / "docs"
+PAGES = ROOT / "pflbench" / "baselines"
 FAST = ["--clients", "5", "--rounds", "2", "--epochs", "1"]
 
 
 def page(name: str) -> str:
-    return (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
 def call(*arguments: str):
@@ -49,15 +52,15 @@ def table(text: str, first: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS.names())
 def test_numbers_sent_are_those_measured(name):
-    made, _ = build(complete(Experiment.of({"method": name})), Machine(device="cpu"), torch.device("cpu"))
+    made, _ = build(resolve(Experiment.of({"method": name})), Machine(device="cpu"), torch.device("cpu"))
     _, cost = engine.play(made, engine.start(made), 0)
     rows = table(page(name), "per client")
     assert (int(rows["up"][0]), int(rows["down"][0])) == (cost.up, cost.down)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS.names())
 def test_passes_are_those_of_the_engine(name):
     case = Case(name)
     work = case.method.work(case.world.task)
@@ -68,7 +71,7 @@ def test_passes_are_those_of_the_engine(name):
     assert told == {stage: (count, gradients[stage]) for stage, count in passes.items() if count}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS.names())
 def test_a_page_names_what_holds_it(name):
     """Its identities, the laws that do not apply, its defects, an oracle that exists."""
     held = page(name).split("## What holds it")[1]
@@ -86,25 +89,25 @@ def test_a_page_names_what_holds_it(name):
     assert 0 < float(error[1]) <= 1e-9
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS.names())
 def test_formulas_fit_a_terminal(name):
     """In 80 columns; a command may wrap."""
     for line in re.findall(r"^    (.*)$", page(name), re.MULTILINE):
         assert len(line) <= 78 or line.startswith(("python ", "pflbench ")), line
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS.names())
 def test_the_page_is_shown_above_the_fields(name):
     result = call("list", "methods", name)
     assert result.exit_code == 0
     assert "What holds it" in result.stdout
-    for field in describe(registry.method_class(name)):
+    for field in describe(METHODS.get(name)):
         assert field.name in result.stdout.split("What holds it")[1]
 
 
 # --- Add your method in 20 lines -------------------------------------------------------------------------------------
 
-ADD = (DOCS / "add_your_method.md").read_text(encoding="utf-8")
+ADD = (DOCS / "extend.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", ADD, re.DOTALL)
 
 
@@ -143,13 +146,13 @@ def test_the_contract_on_the_page_is_the_contract():
 
 def test_an_installed_plug_in_is_a_method(here, monkeypatch, request):
     point = EntryPoint(name="fedbabu", value="my_fedbabu", group="pflbench.methods")
-    registry._plugins.cache_clear()
-    request.addfinalizer(registry._plugins.cache_clear)
+    registry.plugins.cache_clear()
+    request.addfinalizer(registry.plugins.cache_clear)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
     (here / "my_fedbabu.py").write_text(EXAMPLES[0], encoding="utf-8")
     monkeypatch.syspath_prepend(here)
-    assert "fedbabu" in registry.names()
-    assert registry.digest("fedbabu") == registry.digest("./mine.py")
+    assert "fedbabu" in METHODS.names().names()
+    assert METHODS.find("fedbabu").digest == METHODS.find("./mine.py").digest
     run = call("run", "--method", "fedbabu", *FAST)
     assert run.exit_code == 0
     assert "fedbabu" in run.stdout

@@ -7,8 +7,8 @@ The best of a column is compared with each other method: paired over seeds, t in
 import numpy as np
 import pandas as pd
 
-from pflbench import stats, style
-from pflbench.draw import accuracy, accuracy_rows
+from pflbench.report import stats, style
+from pflbench.report.figures import accuracy, accuracy_rows
 
 
 def table(study):

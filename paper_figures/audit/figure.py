@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pflbench import style
-from pflbench.draw import accuracy_rows
+from pflbench.report import style
+from pflbench.report.figures import accuracy_rows
 
 STATES = {
     "released": "as released",

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import replay, style
-from pflbench.draw import curve_of, estimate
+from pflbench.clock import replay
+from pflbench.report import style
+from pflbench.report.figures import curve_of, estimate
 
 FLEET = "lognormal"
 AXES = {"bytes": "sent and received per client (MB)", "seconds": f"seconds on the fleet {style.fleet(FLEET)}"}

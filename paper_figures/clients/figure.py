@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import stats, style
-from pflbench.draw import estimate
-from pflbench.splits import card_of
+from pflbench.data.splits import card_of
+from pflbench.report import stats, style
+from pflbench.report.figures import estimate
 
 QUARTERS = 4
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pflbench import style
-from pflbench.draw import curve_of, estimate
+from pflbench.report import style
+from pflbench.report.figures import curve_of, estimate
 
 
 def table(study):

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.draw import accuracy_rows, difference_rows
+from pflbench.report import style
+from pflbench.report.figures import accuracy_rows, difference_rows
 
 NAMES = {"both": "both", "gm_only": "GM phase only", "pm_only": "PM phase only"}
 APART = {"both": "default", "literal": "literal"}  # rows whose pair is not on the grid: tiles of their own

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.claims import tuned
-from pflbench.draw import accuracy, estimate
+from pflbench.report import style
+from pflbench.report.claims import tuned
+from pflbench.report.figures import accuracy, estimate
 
 LOOKS = {
     "kl": style.own("spectral", "KL(PM || GM)"),

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.replay import replay
-from pflbench.streams import stream
-from pflbench.timeline import fleet_names, gain, gain_bound
+from pflbench.clock.fleet import FLEETS
+from pflbench.clock.replay import replay
+from pflbench.clock.timeline import gain, gain_bound
+from pflbench.core.streams import stream
+from pflbench.report import style
 
 TITLE = "Where wait-free makes a run faster, and where it does not"
 CAPTION = (
@@ -71,7 +72,7 @@ def cells():
     for generic, personal in PASSES:
         for numbers in [*NUMBERS.astype(int).tolist(), *MODELS.values()]:
             one = record(numbers, generic, personal)
-            for name, seed, block in product(fleet_names(), SEEDS, ("round", "client")):
+            for name, seed, block in product(FLEETS.names(), SEEDS, ("round", "client")):
                 both = replay(one, name, seed=seed, block=block)
                 t_g, t_p = ratios(both["compute_and_wait"])
                 row = {"panel": "fleet", "series": name, "t_g": t_g, "t_p": t_p, "gain": gain(both)}

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.splits import card_of
+from pflbench.data.splits import card_of
+from pflbench.report import style
 
 SHADES = ["#f4f6f8", "#c3d8ea", "#6ba3d0", "#20609f", "#08264d"]
 

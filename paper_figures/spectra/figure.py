@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.claims import doublings
-from pflbench.draw import estimate
+from pflbench.report import style
+from pflbench.report.claims import doublings
+from pflbench.report.figures import estimate
 
 LOOKS = {
     "spectral": style.look("spectral"),

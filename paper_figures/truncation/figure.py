@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pflbench import style
-from pflbench.draw import difference_rows
+from pflbench.report import style
+from pflbench.report.figures import difference_rows
 
 KEEPS = {
     "low": style.own("spectral", "lowest frequencies"),

@@ -2,9 +2,11 @@
 
 import pandas as pd
 
-from pflbench import replay, style
-from pflbench.draw import estimate
-from pflbench.timeline import PROTOCOLS, fleet_names, gain
+from pflbench.clock import replay
+from pflbench.clock.fleet import FLEETS
+from pflbench.clock.timeline import PROTOCOLS, gain
+from pflbench.report import style
+from pflbench.report.figures import estimate
 
 LOOKS = {
     "compute_and_wait": style.Look("compute-and-wait", "#9A9A9A", "8"),
@@ -15,7 +17,7 @@ LOOKS = {
 def table(study):
     (setting,) = study.settings
     rows, shown = [], "spectral" if "spectral" in study.labels else study.labels[0]
-    for fleet in fleet_names():
+    for fleet in FLEETS.names():
         for label in study.labels:
             runs = study.collect(label=label, setting=setting)
             both = [replay.replay(run.record, fleet, seed=run.seed) for run in runs]

@@ -1,1 +1,4 @@
-"""The commands, by subject."""
+"""What is typed: one module per subject, thin; nothing imports them but ``cli``.
+
+What a command computes lives in the wing of its subject.
+"""

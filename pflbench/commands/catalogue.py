@@ -1,12 +1,11 @@
 """List what there is: methods, data sets, partitions, models, schedules, fleets."""
 
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pflbench.fields import pick
-from pflbench.plan import SCHEDULES
+KINDS = {"datasets": "dataset", "fleets": "cut"}  # plural -> field of an experiment, where it is not the singular
 
 
 @click.command("list")
@@ -14,45 +13,26 @@ from pflbench.plan import SCHEDULES
 @click.argument("name", required=False)
 def list_things(kind: str, name: str | None) -> None:
     """Show what there is, with fields, defaults, meaning and source; NAME shows one in full."""
-    from pflbench import tables
+    from pflbench.commands import tables
 
-    things = catalogue(kind)
+    known = registry_of(kind)
     if name is not None:
-        pick(name, things, kind[:-1])
-        tables.describe_one(name, things[name], page(name) if kind == "methods" else None)
+        target = known.get(name)
+        tables.describe_one(name, known.text(name), target, page(kind, name))
         return
-    tables.describe_all(kind, things)
+    tables.describe_all(kind[:-1], [(name, known.text(name), known.get(name)) for name in known.names()])
 
 
-def page(method: str) -> str | None:
-    """The page of a method of this package; None for a plug-in, which has its module's docstring."""
-    from pflbench import registry
+def registry_of(kind: str) -> Any:
+    """The registry of a plural noun."""
+    from pflbench.experiment import resolve
 
-    file = resources.files("pflbench") / "docs" / "methods" / f"{method}.md"
-    return file.read_text(encoding="utf-8") if registry.digest(method) is None and file.is_file() else None
+    return resolve.KINDS[KINDS.get(kind, kind[:-1])]
 
 
-def catalogue(kind: str) -> dict[str, Any]:
-    """name -> what documents it: a class, a function, a text (fleets), or a text and a function with the fields (data)."""
-    if kind == "methods":
-        from pflbench import registry
+def page(kind: str, name: str) -> str | None:
+    """The page that lies beside a method of this package; None for what has only a docstring."""
+    import pflbench.baselines
 
-        return {name: registry.method_class(name) for name in registry.names()}
-    if kind == "partitions":
-        from pflbench.partitions import ALL
-
-        return dict(ALL)
-    if kind == "models":
-        from pflbench.models import MODELS
-
-        return dict(MODELS)
-    if kind == "schedules":
-        return dict(SCHEDULES)
-    if kind == "fleets":
-        from pflbench.replay import fleet_text
-        from pflbench.timeline import fleet_names
-
-        return {name: fleet_text(name) for name in fleet_names()}
-    from pflbench import data
-
-    return {name: (data.describe(name), data.target(name)) for name in data.names()}
+    file = Path(pflbench.baselines.__file__).with_name(f"{name}.md")
+    return file.read_text(encoding="utf-8") if kind == "methods" and file.is_file() else None

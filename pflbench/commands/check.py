@@ -11,7 +11,8 @@ def check(method: str) -> None:
     """Run every law over METHOD, a name or ./file.py: pass, fail or not applicable. Exit code 1 if one fails."""
     import torch
 
-    from pflbench import laws, tables
+    from pflbench.commands import tables
+    from pflbench.laws import laws
 
     torch.set_num_threads(1)
     verdicts = laws.check(method)

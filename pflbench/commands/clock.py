@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, results_option
-from pflbench.errors import BadInput
-from pflbench.plan import Machine
+from pflbench.core.errors import BadInput
+from pflbench.experiment.machine import Machine
 
 
 @click.command()
@@ -48,8 +48,9 @@ def timeline(
     pflbench timeline 3fa9 --fleet wifi
     pflbench timeline 3fa9 77c0 --fleet own.yaml --out clock
     """
-    from pflbench import replay, store
-    from pflbench.timeline import PROTOCOLS
+    from pflbench.clock import replay
+    from pflbench.clock.timeline import PROTOCOLS
+    from pflbench.experiment import store
 
     asked = PROTOCOLS if protocol == "both" else tuple(p for p in PROTOCOLS if p == protocol)
     records = [store.load(store.find(results, address)) for address in addresses]
@@ -69,16 +70,17 @@ def timeline(
 
 def draw(runs: list[Any], rows: list[Any], asked: tuple[str, ...], out: Path, first: int) -> list[Path]:
     """Times and curves of all results, and a Gantt chart of two rounds of each."""
-    from pflbench import replay
-    from pflbench.gantt import draw_gantt
+    from pflbench.clock import replay
+    from pflbench.clock.gantt import draw_gantt
+    from pflbench.report import clock_figures
 
     curves = [row for record, both in runs for row in replay.curve_rows(record, both) if row["protocol"] in asked]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput("out", out, f"must be a folder that can be written to ({error.strerror})") from None
-    files = replay.draw(replay.plot_times, rows, out / "times")
-    files += replay.draw(replay.plot_curves, curves, out / "curves")
+    files = clock_figures.draw(clock_figures.plot_times, rows, out / "times")
+    files += clock_figures.draw(clock_figures.plot_curves, curves, out / "curves")
     for record, both in runs:
         count = min(2, len(record["cohorts"]))
         for kind in ("pdf", "png"):
@@ -92,11 +94,12 @@ def table(rows: list[Any], default: bool) -> None:
     import pandas as pd
     from rich.console import Console
 
-    from pflbench import replay
-    from pflbench.tables import _table
+    from pflbench.clock import replay
+    from pflbench.commands.tables import _table
+    from pflbench.report import clock_figures
 
     shown = _table("method", "protocol", "seconds", "idle", "gain", "down", "up", "in all")
-    names = replay.labels(pd.DataFrame(rows))
+    names = clock_figures.labels(pd.DataFrame(rows))
     for row in rows:
         down, up = row["down_bytes"] / 1e6, row["up_bytes"] / 1e6
         sent = (f"{amount:.3g}" for amount in (down / row["rounds"], up / row["rounds"], down + up))
@@ -153,14 +156,14 @@ def calibrate(
     """
     import yaml
 
-    from pflbench.files import publish_bytes
-    from pflbench.timeline import load_fleet
+    from pflbench.clock.fleet import load_fleet
+    from pflbench.core.files import publish_bytes
 
     if out is not None and out.suffix not in (".yaml", ".yml"):
         raise BadInput("out", out, "the name of a fleet file ends in .yaml")
     base = load_fleet(like)
     experiment = read_experiment({**given, "method": given["method"] or "spectral"}, None, settings)
-    from pflbench import calibrate as calibration
+    from pflbench.live import calibration as calibration
 
     machine = Machine(device=device, data_root=data_root)
     found = calibration.measure(experiment, machine, batches=batches, repeats=repeats)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pflbench.commands.options import Command, counting, data_root_option, option_of, read_experiment, shown
-from pflbench.errors import BadInput
+from pflbench.core.errors import BadInput
 
 
 @click.command()
@@ -20,12 +20,13 @@ def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
     pflbench prepare cifar10 --data-root DIR
     pflbench prepare hf:flwrlabs/femnist,size=28,colour=grey --data-root DIR
     """
-    from pflbench import data
+    from pflbench.data import datasets
+    from pflbench.data.datasets import DATASETS
 
     if data_root is None:
         raise BadInput("data_root", "missing", "give --data-root DIR or set PFLBENCH_DATA")
     if listing:
-        rows = data.listing(data_root)
+        rows = datasets.listing(data_root)
         if not rows:
             click.echo(f"nothing is prepared in {data_root}")
         for row in rows:
@@ -33,11 +34,11 @@ def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
             click.echo(f"{row.label}: {state}, {row.bytes / 2**20:.1f} MiB, SHA-256 {row.checksum[:16]}, {row.path}")
         return
     if name is None:
-        raise BadInput("name", "missing", f"give one of {', '.join(data.names())}, or --list")
-    chosen, given = data.parse(name)
+        raise BadInput("name", "missing", f"give one of {', '.join(DATASETS.names())}, or --list")
+    chosen, given = DATASETS.parse(name)
     with counting(name) as watch:
-        data.prepare(chosen, data_root, given, watch)
-    samples = data.load(chosen, data_root, given)
+        datasets.prepare(chosen, data_root, given, watch)
+    samples = datasets.load(chosen, data_root, given)
     click.echo(
         f"{samples.name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
     )
@@ -56,20 +57,19 @@ def partition_options(command: Command) -> Command:
 
 def make_split(data_root: Path | None, given: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The resolved experiment, samples and (train, test, validation) of the given options."""
-    from pflbench import data
-    from pflbench.build import split
-    from pflbench.plan import complete
+    from pflbench.experiment.build import split
+    from pflbench.experiment.resolve import resolve
 
-    experiment = complete(read_experiment({**given, "method": "fedavg"}, None, ()), data_root)
-    samples = data.load(experiment.dataset.name, data_root, experiment.dataset.fields)
-    return experiment, samples, split(experiment, samples)
+    resolved = resolve(read_experiment({**given, "method": "fedavg"}, None, ()), data_root)
+    samples = resolved.chosen["dataset"](data_root)
+    return resolved.experiment, samples, split(resolved, samples)
 
 
 @partition.command("show")
 @partition_options
 def partition_show(data_root: Path | None, **given: Any) -> None:
     """A table: samples, test samples and classes of every client, and the label distance."""
-    from pflbench import tables
+    from pflbench.commands import tables
 
     experiment, samples, (train, test, _) = make_split(data_root, given)
     tables.partition_table(samples, train, test, shown(experiment.partition))
@@ -80,8 +80,8 @@ def partition_show(data_root: Path | None, **given: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
     """A figure of client x class counts; PATH ends in .png, .pdf or .svg."""
-    from pflbench.partitions import class_counts
-    from pflbench.splits import plot_counts
+    from pflbench.data.schemes import class_counts
+    from pflbench.data.splits import plot_counts
 
     experiment, samples, (train, _, _) = make_split(data_root, given)
     counts = class_counts(samples.train_y.numpy(), train, samples.classes)
@@ -94,8 +94,8 @@ def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
     """Write the indices with a checksum and a card to PATH (.npz)."""
-    from pflbench.splits import export_split
-    from pflbench.splits import make_split as with_card
+    from pflbench.data.splits import export_split
+    from pflbench.data.splits import make_split as with_card
 
     if path.suffix != ".npz":
         raise BadInput("path", path, "must end in .npz")
@@ -120,11 +120,13 @@ def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
 @data_root_option
 def partition_import(path: Path, data_root: Path | None) -> None:
     """Check an exported PATH against its data set and show its card; use it with --partition file:path=PATH."""
-    from pflbench import data, tables
-    from pflbench.splits import card_of, import_split
+    from pflbench.commands import tables
+    from pflbench.data import datasets
+    from pflbench.data.datasets import DATASETS
+    from pflbench.data.splits import card_of, import_split
 
-    name, fields = data.parse(card_of(path)["dataset"])
-    samples = data.load(name, data_root, fields)
+    name, fields = DATASETS.parse(card_of(path)["dataset"])
+    samples = datasets.load(name, data_root, fields)
     split = import_split(path, len(samples.train_y), len(samples.test_y), samples.name)
     tables.partition_table(samples, split.train, split.test, shown_card(split.card))
     click.echo(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pflbench.commands.options import experiment_options, machine_options, read_experiment, results_option
-from pflbench.plan import Machine
+from pflbench.experiment.machine import Machine
 
 
 @click.command()
@@ -29,9 +29,9 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
     """
     machine = Machine(**{name: given.pop(name) for name in tuple(given) if name in Machine.__dataclass_fields__})
     experiment = read_experiment(given, config, settings)
-    from pflbench import measures
-    from pflbench.run import Interrupted, Progress
-    from pflbench.run import run as run_experiment
+    from pflbench.core import measures
+    from pflbench.experiment.run import Interrupted, Progress
+    from pflbench.experiment.run import run as run_experiment
 
     with progress_bar(experiment.method.name) as bar:
 
@@ -59,7 +59,7 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        from pflbench.tables import run_table
+        from pflbench.commands.tables import run_table
 
         run_table(record, outcome.path, outcome.cached)
 
@@ -70,7 +70,8 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record.")
 def show(address: str, results: Path, as_json: bool) -> None:
     """Show one result: accuracies, experiment and provenance. ADDRESS may be shortened."""
-    from pflbench import store, tables
+    from pflbench.commands import tables
+    from pflbench.experiment import store
 
     path = store.find(results, address)
     record = store.load(path)

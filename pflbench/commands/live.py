@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pflbench.commands.options import data_root_option, experiment_options, read_experiment, read_yaml
-from pflbench.plan import Experiment, Machine
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
 
 if TYPE_CHECKING:
-    from pflbench.live import Live, Server
-    from pflbench.timeline import Fleet, Timeline
+    from pflbench.clock.fleet import Fleet
+    from pflbench.clock.timeline import Timeline
+    from pflbench.live.federation import Live, Server
 
 SMALL = {"clients": 8, "participation": 1.0, "rounds": 5}  # one process per client
 REHEARSAL = 2  # rounds; the first warms libraries up and does not count
@@ -75,7 +77,7 @@ def live(
     link = {name: given.pop(name) for name in ("up_mbps", "down_mbps", "latency_ms", "batch_ms", "aggregation_ms")}
     values = {**SMALL, **(read_yaml(config) if config else {}), **{k: v for k, v in given.items() if v is not None}}
     experiment = read_experiment(values, None, settings)
-    from pflbench.live import Stopped
+    from pflbench.live.federation import Stopped
 
     def watch(text: str) -> None:
         click.echo(text, err=True)
@@ -97,24 +99,24 @@ def compare(
     experiment: Experiment, machine: Machine, link: dict[str, float], protocol: str, patience: float, watch: Any
 ) -> tuple[dict[str, Any], dict[Any, "Timeline"]]:
     """The report of a rehearsal and of one run per protocol, and what was measured."""
-    from pflbench import live
-    from pflbench.calibrate import processor
-    from pflbench.plan import complete
-    from pflbench.rehearsal import rehearsed
-    from pflbench.timeline import PROTOCOLS, gain
+    from pflbench.clock.timeline import PROTOCOLS, gain
+    from pflbench.experiment.provenance import processor
+    from pflbench.experiment.resolve import resolve
+    from pflbench.live import federation
+    from pflbench.live.rehearsal import rehearsed
 
     asked = PROTOCOLS if protocol == "both" else tuple(p for p in PROTOCOLS if p == protocol)
     fleet = uniform(experiment.clients, **link)
-    with live.serve(experiment, machine, fleet, patience_s=patience, watch=watch) as server:
+    with federation.serve(experiment, machine, fleet, patience_s=patience, watch=watch) as server:
         watch("rehearsal")
-        first = live.play(server, "compute_and_wait", REHEARSAL)
+        first = federation.play(server, "compute_and_wait", REHEARSAL)
         found = rehearsed(first.timeline, first.record, fleet)
-        runs = {each: live.play(server, each, experiment.rounds) for each in asked}
+        runs = {each: federation.play(server, each, experiment.rounds) for each in asked}
         reports = {each: report_of(run, fleet, found) for each, run in runs.items()}
         learned = differences(server, runs, experiment.rounds)
     measured = {each: run.timeline for each, run in runs.items()}
     report = {
-        "address": complete(experiment, machine.data_root).address,
+        "address": resolve(experiment, machine.data_root).address,
         "method": experiment.method.name,
         "clients": experiment.clients,
         "rounds": experiment.rounds,
@@ -141,7 +143,7 @@ def uniform(
     """Equal devices and links, as set on the command line."""
     import numpy as np
 
-    from pflbench.timeline import Fleet
+    from pflbench.clock.fleet import Fleet
 
     pace, down, up, latency = (
         np.full(clients, value) for value in (batch_ms / 1e3, 1e6 * down_mbps, 1e6 * up_mbps, latency_ms / 1e3)
@@ -153,8 +155,8 @@ def report_of(run: "Live", fleet: "Fleet", found: "Fleet") -> dict[str, Any]:
     """Measured and predicted, in seconds. set: the clock on the numbers of the command line alone."""
     import numpy as np
 
-    from pflbench.rehearsal import late, phases
-    from pflbench.timeline import simulate
+    from pflbench.clock.timeline import simulate
+    from pflbench.live.rehearsal import late, phases
 
     clocks = {
         name: simulate(run.record, each, run.timeline.protocol, rng=np.random.default_rng(0), block="client")
@@ -173,17 +175,17 @@ def report_of(run: "Live", fleet: "Fleet", found: "Fleet") -> dict[str, Any]:
 
 def differences(server: "Server", runs: dict[Any, "Live"], rounds: int) -> dict[str, float] | None:
     """Per protocol, the largest difference of any learned number from the simulated run; None where clients were lost."""
-    from pflbench import live
+    from pflbench.live import federation
 
     if server.lost:
         return None
-    expected = live.simulated(server.world, rounds)
-    return {each: live.apart(run.federation, expected) for each, run in runs.items()}
+    expected = federation.simulated(server.world, rounds)
+    return {each: federation.apart(run.federation, expected) for each, run in runs.items()}
 
 
 def draw(runs: dict[Any, "Timeline"], out: Path) -> list[Path]:
     """The measured runs as a Gantt chart of two rounds."""
-    from pflbench.gantt import draw_gantt
+    from pflbench.clock.gantt import draw_gantt
 
     count = min(2, *(len(each.rounds) for each in runs.values()))
     first = min(1, *(len(each.rounds) - count for each in runs.values()))
@@ -198,8 +200,8 @@ def show(report: dict[str, Any]) -> None:
     """A table per protocol: mean seconds of every phase and of the run, measured and predicted; then what to make of it."""
     from rich.console import Console
 
-    from pflbench.replay import SHORT
-    from pflbench.tables import _table
+    from pflbench.clock.replay import SHORT
+    from pflbench.commands.tables import _table
 
     protocols, console = report["protocols"], Console()
     for name, each in protocols.items():

@@ -8,10 +8,19 @@ from typing import Any, TypeVar
 import click
 from pydantic_core import PydanticUndefined
 
-from pflbench.errors import BadInput
-from pflbench.plan import Choice, Experiment
+from pflbench.core.errors import BadInput
+from pflbench.experiment.experiment import Choice, Experiment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Threads(click.ParamType):  # type: ignore[type-arg]
+    """A number of threads, or ``auto``, which is None: as many as there are cores that this process may use."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        return None if value in (None, "auto") else click.IntRange(1).convert(value, param, ctx)
 
 
 def shown(default: Any) -> str:
@@ -60,7 +69,7 @@ def machine_options(command: Command) -> Command:
     for name, kind, default, text in (
         ("device", str, "auto", "auto, cpu, cuda or cuda:N."),
         ("engine", engines, "auto", "How a cohort is computed; numbers agree to rounding."),
-        ("threads", click.IntRange(1), 1, "Clients computed at a time on a CPU; changes no bit."),
+        ("threads", Threads(), "auto", "Clients computed at a time on a CPU; auto: one per core; changes no bit."),
         ("chunk", click.IntRange(1), 64, "Most clients in one vmapped call; bounds memory."),
         ("place-data", click.Choice(["auto", "device", "host"]), "auto", "Where the images lie; changes no bit."),
         ("place-clients", places, "auto", "Where client states lie; changes no bit."),

@@ -9,8 +9,8 @@ import click
 
 from pflbench.commands.options import machine_options, results_option
 from pflbench.commands.study import scale_option
-from pflbench.errors import BadInput
-from pflbench.plan import Machine
+from pflbench.core.errors import BadInput
+from pflbench.experiment.machine import Machine
 
 
 @click.command()
@@ -25,11 +25,11 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
     \b
     pflbench trace accuracy --cell spectral,digits
     """
-    from pflbench import gather
-    from pflbench.draw import accuracy
-    from pflbench.fields import pick
+    from pflbench.core.fields import pick
+    from pflbench.report import finished
+    from pflbench.report.figures import accuracy
 
-    runs = list(gather.load(figure, scale, results).runs)
+    runs = list(finished.load(figure, scale, results).runs)
     if cell is not None:
         row, _, setting = cell.partition(",")
         pick(row, {name for run in runs for name in (run.label, run.fields["method"])}, "cell")
@@ -86,9 +86,9 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
 @machine_options
 def verify(address: str | None, count: int | None, seed: int, **given: Any) -> None:
     """Run finished results again, elsewhere, and say whether they are identical; exit code 1 if one is not."""
-    from pflbench import store
-    from pflbench.streams import stream
-    from pflbench.study import verify as again
+    from pflbench.core.streams import stream
+    from pflbench.experiment import store
+    from pflbench.study.runs import verify as again
 
     results = given["results"]
     if (address is None) == (count is None):

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from pflbench.commands.options import Command, counting, machine_options, results_option
-from pflbench.errors import BadInput
-from pflbench.grid import FIGURES
-from pflbench.plan import Machine
+from pflbench.core.errors import BadInput
+from pflbench.experiment.machine import Machine
+from pflbench.study.grid import FIGURES
 
 
 def scale_option(command: Command) -> Command:
@@ -31,11 +31,12 @@ def narrow_options(command: Command) -> Command:
 
 def plan_of(figures: Sequence[str], scale: str, given: dict[str, Any]) -> Any:
     """The plan of some options, which are taken out of ``given``; the rest is the machine."""
-    from pflbench.grid import Narrow, Plan
+    from pflbench.study.grid import Narrow
+    from pflbench.study.workload import Workload
 
     methods, settings = (given.pop(name) for name in ("methods", "settings"))
     narrow = Narrow(given.pop("seeds"), methods and methods.split(","), settings and settings.split(","))
-    return Plan.of(scale, figures or None, narrow, data=given["data_root"])
+    return Workload.of(scale, figures or None, narrow, data=given["data_root"])
 
 
 @click.command()
@@ -45,8 +46,8 @@ def plan_of(figures: Sequence[str], scale: str, given: dict[str, Any]) -> Any:
 @machine_options
 def grid(figures: tuple[str, ...], scale: str, part: str | None, **given: Any) -> None:
     """Run every experiment that FIGURES need (default: all), in this process; what is there already is not run again."""
-    from pflbench.run import Interrupted
-    from pflbench.study import work
+    from pflbench.experiment.run import Interrupted
+    from pflbench.study.runs import work
 
     plan = plan_of(figures, scale, given)
     plan.write()
@@ -91,8 +92,8 @@ def _told(needed: Any) -> str:
 @results_option
 def figure(figures: tuple[str, ...], scale: str, results: Path) -> None:
     """Draw FIGURES (default: all) from finished runs. Needs no torch."""
-    from pflbench import grid as grids
-    from pflbench.draw import produce
+    from pflbench.report.figures import produce
+    from pflbench.study import grid as grids
 
     for name in figures or grids.names():
         for file in produce(name, scale, results):
@@ -109,7 +110,7 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
     """What a study will cost on this machine: runs, cache hits, time, memory, disk; a few rounds of each kind are timed."""
     import os
 
-    from pflbench.forecast import forecast
+    from pflbench.study.forecast import forecast
 
     wanted, cores = plan_of(figures, scale, given), cores or os.cpu_count() or 1
     with counting("timing a few rounds") as watch:
@@ -164,8 +165,8 @@ def _duration(seconds: float) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -> None:
     """The verdict on every claim of the paper, from finished runs (of FIGURES only, if some are named)."""
-    from pflbench import claims as judging
-    from pflbench.draw import write_csv
+    from pflbench.report import claims as judging
+    from pflbench.report.figures import write_csv
 
     found = judging.judge_all(scale, results, figures or None)
     frame = judging.frame_of(found)
@@ -200,7 +201,7 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
 @click.option("--out", type=click.Path(path_type=Path), help="[default: paper_figures/out/SCALE/report.html]")
 def report(figures: tuple[str, ...], scale: str, results: Path, out: Path | None) -> None:
     """Verdicts, tables, figures and every run behind them in one HTML file that needs no network."""
-    from pflbench.report import write
+    from pflbench.report.page import write
 
     path = out or FIGURES / "out" / scale / "report.html"
     write(path, scale, results, figures or None)

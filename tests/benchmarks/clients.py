@@ -19,10 +19,13 @@ import click
 import numpy as np
 import torch
 
-from pflbench import engine, tree
-from pflbench.build import build, pick_device
-from pflbench.placement import bank_at
-from pflbench.plan import Experiment, Machine, complete
+from pflbench.core import tree
+from pflbench.engine import engine
+from pflbench.engine.placement import bank_at
+from pflbench.experiment.build import build, pick_device
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.resolve import resolve
 
 FEW, COHORT, IMAGES = 100, 20, 20
 ASKED = {"method": "ditto", "dataset": "fashion_mnist", "model": "cnn_small", "clients": COHORT, "partition": "iid",
@@ -59,7 +62,7 @@ def held() -> int:
 @click.option("--device", default="auto")
 def main(data_root: Path | None, clients: int, repeats: int, device: str) -> None:
     place = pick_device(device)
-    made, _ = build(complete(Experiment.of(ASKED), data_root), Machine(device=device, data_root=data_root), place)
+    made, _ = build(resolve(Experiment.of(ASKED), data_root), Machine(device=device, data_root=data_root), place)
     cores = len(os.sched_getaffinity(0))
     print(f"torch {torch.__version__}, Python {platform.python_version()}, device {place}, {cores} cores, one used")
     print(f"\n| client states | {FEW} clients, ms | {clients} clients, ms | ratio | range | states | process |")

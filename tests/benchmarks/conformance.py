@@ -16,7 +16,8 @@ def main() -> None:
     defects, wrong = mutations.table()  # before anything imports pflbench: each defect has a copy of its own
     from test_oracles import oracle_table
 
-    from pflbench import laws, registry
+    from pflbench.baselines import METHODS
+    from pflbench.laws import laws
 
     errors: dict[str, float] = {}
     for row in oracle_table():
@@ -28,7 +29,7 @@ def main() -> None:
         "Laws: those of `pflbench check` that hold, of those that apply. Defects: of released code, put back and caught.\n"
     )
     print("| method | oracle | laws | defects |\n|---|---|---|---|")
-    for name in (*registry.names(), ""):
+    for name in (*METHODS.names(), ""):
         held: list[bool | None] = [verdict.holds for verdict in laws.check(name)] if name else []
         caught: list[bool | None] = [caught for mutation, caught in defects if mutation.method == name]
         counts = [f"{part.count(True)} of {len(part) - part.count(None)}" for part in (held, caught)]

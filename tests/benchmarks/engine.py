@@ -19,10 +19,14 @@ import click
 import torch
 from torch.nn import functional
 
-from pflbench import engine, models
-from pflbench.build import build, pick_device
-from pflbench.plan import Experiment, Machine, complete
-from pflbench.streams import seed_of
+from pflbench.core.streams import seed_of
+from pflbench.engine import engine
+from pflbench.experiment.build import build, pick_device
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.resolve import resolve
+from pflbench.models import zoo
+from pflbench.models.zoo import MODELS
 
 DIGITS = {"method": "fedavg", "participation": 1.0, "seed": 0}
 FASHION = {"method": "fedavg", "dataset": "fashion_mnist", "model": "cnn", "partition": "dirichlet:alpha=0.3", "clients": 100,
@@ -33,7 +37,9 @@ def plain_round(world: engine.World, experiment: Experiment, round: int) -> dict
     """FedAvg by hand: returns the new global model."""
     shape = tuple(int(n) for n in world.pixels.x.shape[1:])
     name, fields = experiment.model.name, experiment.model.fields
-    start = models.build(name, fields, shape, 10, seed_of(experiment.seed, "weights")).module.to(world.pixels.x.device)
+    start = zoo.build(MODELS.choose(name, fields), shape, 10, seed_of(experiment.seed, "weights")).module.to(
+        world.pixels.x.device
+    )
     cohort = engine.cohort_of(world, round)
     total = {key: torch.zeros_like(value) for key, value in start.state_dict().items()}
     for client in cohort:
@@ -94,7 +100,7 @@ def main(data_root: Path | None, repeats: int, device: str) -> None:
     print("|---|---|---|---|---|---|")
     machine = Machine(device=device, data_root=data_root)
     for partition in ("dirichlet:alpha=0.1", "iid"):
-        experiment = complete(Experiment.of({**DIGITS, "partition": partition}))
+        experiment = resolve(Experiment.of({**DIGITS, "partition": partition}))
         world, _ = build(experiment, machine, place)
         loop, vmap = (replace(world, engine=way, captured={}) for way in ("loop", "vmap"))
         compare(
@@ -103,7 +109,7 @@ def main(data_root: Path | None, repeats: int, device: str) -> None:
             lambda r, w=loop: engine_round(w, r),
             lambda r, w=vmap: engine_round(w, r),
         )
-    experiment = complete(Experiment.of(FASHION))
+    experiment = resolve(Experiment.of(FASHION))
     world, _ = build(experiment, machine, place)
     title = f"Fashion-MNIST, CNN, 100 clients, cohort 10: plain / {world.engine}"
     compare(title, repeats, lambda r: plain_round(world, experiment, r), lambda r: engine_round(world, r))

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/oracle_table.py
 
-Each number is the largest absolute difference after three rounds over the settings of tests/test_oracles.py.
+Each number is the largest absolute difference after three rounds over the settings of tests/baselines/test_oracles.py.
 """
 
 import sys

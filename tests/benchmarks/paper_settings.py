@@ -21,10 +21,13 @@ import click
 import torch
 import yaml
 
-from pflbench import engine, registry
-from pflbench.build import build, pick_device
-from pflbench.data import Samples
-from pflbench.plan import Experiment, Machine, complete
+from pflbench.baselines import METHODS
+from pflbench.data.samples import Samples
+from pflbench.engine import engine
+from pflbench.experiment.build import build, pick_device
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.resolve import resolve
 
 SETTINGS = Path(__file__).parents[2] / "paper_figures" / "settings"
 TRAIN, TEST, BATCHES = 50_000, 10_000, 2
@@ -48,7 +51,7 @@ def row(setting: str, method: str, device: str) -> str:
     place = pick_device(device)
     name = Experiment.of(given).dataset.name
     with patch("pflbench.data.digest", return_value=None), patch("pflbench.data.load", return_value=stand_in(name)):
-        experiment = complete(Experiment.of(given))
+        experiment = resolve(Experiment.of(given))
         whole, _ = build(experiment, Machine(device=device), place)
     small = whole
     if place.type == "cpu":
@@ -79,7 +82,7 @@ def row(setting: str, method: str, device: str) -> str:
 
 @click.command()
 @click.option("--settings", default="cifar10,cifar100,inaturalist")
-@click.option("--methods", default=",".join(registry.names()))
+@click.option("--methods", default=",".join(METHODS.names()))
 @click.option("--device", default="auto")
 def main(settings: str, methods: str, device: str) -> None:
     place = pick_device(device)

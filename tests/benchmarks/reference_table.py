@@ -12,8 +12,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pflbench import measures, stats, store
-from pflbench.grid import Plan
+from pflbench.core import measures
+from pflbench.experiment import store
+from pflbench.report import stats
+from pflbench.study.workload import Plan
 
 
 def cell(values: list[float]) -> str:
@@ -25,7 +27,7 @@ def cell(values: list[float]) -> str:
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results/reference"))
 def main(scale: str, results: Path) -> None:
     plan = Plan.of(scale, figures=["accuracy"])
-    records: dict[str, list[store.Record]] = {}
+    records: dict[str, list[measures.Record]] = {}
     for number in range(plan.parts):
         for needed in plan.part(number):
             record = store.load(store.find(results, needed.address))

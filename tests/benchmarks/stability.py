@@ -12,9 +12,12 @@ from itertools import product
 import click
 import torch
 
-from pflbench import engine, laws
-from pflbench.build import build
-from pflbench.plan import Experiment, Machine, complete
+from pflbench.engine import engine
+from pflbench.experiment.build import build
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.resolve import resolve
+from pflbench.laws import laws
 
 
 @click.command()
@@ -28,7 +31,7 @@ def main(method: str, grid: tuple[str, ...], rounds: int) -> None:
     print("|" + "---|" * (len(names) + len(shown)))
     for point in product(*(axis.partition("=")[2].split(",") for axis in grid)):
         fields = dict(zip(names, point, strict=True))
-        experiment = complete(Experiment.of({"method": {"name": method, "fields": fields}, "precision": "float64"}))
+        experiment = resolve(Experiment.of({"method": {"name": method, "fields": fields}, "precision": "float64"}))
         worlds = [build(experiment, Machine(engine=way), torch.device("cpu"))[0] for way in ("loop", "vmap")]
         states, gaps = [engine.start(world) for world in worlds], []
         for round in range(rounds):

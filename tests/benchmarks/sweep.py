@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pflbench import measures
-from pflbench.plan import Experiment, Machine
-from pflbench.run import run
+from pflbench.core import measures
+from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.machine import Machine
+from pflbench.experiment.run import run
 
 
 def last10(counts: list[list[int]] | None, tested: list[int]) -> float:

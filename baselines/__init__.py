@@ -1,1 +1,0 @@
-"""The baselines: one file each, found by its name."""

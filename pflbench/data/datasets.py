@@ -1,0 +1,220 @@
+"""Data sets by name: prepared once, then loaded.
+
+One module of ``sets`` each, found by its file name; or a user's own file. It has a docstring and one of two forms.
+
+* ``load(root: Path | None) -> Samples`` and, where there is something to fetch, ``prepare(root: Path) -> None`` and
+  ``files(root: Path) -> list[Path]``, what it fetched.
+* ``source(root: Path, *, fields) -> Source``: images to be read once, into a memory-mapped file (``prepared``); may use
+  the network. Optionally ``at_hand(root: Path) -> Source | None``: official files in ``root`` that a run may read as
+  they are, without a network, and ``files(root: Path) -> list[Path]``, which these are. A data set with fields
+  is identified by its content, and so is a copy of one without that is not made of official files; else by its name.
+
+Listing them imports none, and so neither torch. ``load`` never touches a network.
+"""
+
+import ast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pflbench.core import fields
+from pflbench.core.errors import BadInput
+from pflbench.core.registry import Chosen, Modules, agreed
+from pflbench.data import sets
+from pflbench.data.samples import OFFICIAL, Prepared, Samples
+
+if TYPE_CHECKING:
+    from pflbench.data.images import Source
+
+
+class _DataSets(Modules):
+    def offered(self, module: ModuleType, name: str) -> Any:
+        function = getattr(module, "source", None) or getattr(module, "load", None)
+        if not callable(function):
+            raise BadInput(self.noun, name, "must define a function load or source; see `Extend` in the docs")
+        return function
+
+    def parse(self, text: str) -> tuple[str, dict[str, str]]:
+        """``"hf:OWNER/NAME,size=28"`` -> ``("hf", {"path": "OWNER/NAME", "size": "28"})``: what has no "=" is the path."""
+        name, sign, rest = text.partition(":")
+        bare = rest and "=" not in rest.split(",")[0]
+        return fields.parse(f"{name}{sign}{'path=' if bare else ''}{rest}", "dataset")
+
+    def text(self, name: str) -> str:
+        """The docstring of a data set's module, read without importing it if it is one of this package."""
+        if name not in self.own():
+            return (self.find(name).module or sets).__doc__ or ""
+        source = Path(sets.__file__ or "").with_name(f"{name}.py").read_text(encoding="utf-8")
+        return ast.get_docstring(ast.parse(source)) or ""
+
+    def choose(self, name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
+        """Called with the folder of the data, it gives the samples. digest: of the content, unless the name says which."""
+        values, asked, root = resolve(name, given or {}), more.get("digest"), more.get("root")
+        found = asked if root is None and asked else agreed(name, asked, digest(name, values, root))
+        return Chosen(name, values, found, partial(_loaded, name))  # a plan may be made where the data are not
+
+
+DATASETS = _DataSets("dataset", sets.__name__)
+
+
+def _loaded(name: str, root: Path | None, **values: Any) -> Samples:
+    return load(name, root, values)
+
+
+def spell(name: str, values: Mapping[str, Any]) -> str:
+    """All fields of a data set as text that ``parse`` reads; those at their default are left out."""
+    rows = fields.describe(DATASETS.get(name))
+    told = ",".join(f"{row.name}={values[row.name]}" for row in rows if values[row.name] != row.default)
+    return f"{name}:{told}" if told else name
+
+
+def resolve(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a data set, checked, defaults for the rest. Raises BadInput."""
+    return fields.resolve(DATASETS.get(name), given, f"dataset {name}")
+
+
+def digest(name: str, given: Mapping[str, Any], root: Path | None) -> str | None:
+    """What identifies the content of a prepared data set: 16 hex digits; None where the name does, as for official files.
+
+    Raises BadInput.
+    """
+    from pflbench.data import prepared
+
+    values, thing = resolve(name, given), DATASETS.find(name)
+    if not hasattr(thing.module, "source"):
+        return thing.digest
+    if not values:  # official files are what the name says; a copy from elsewhere may be anything
+        path = None if root is None else _place(root, name, values)
+        if path is None or not path.exists() or prepared.card_of(path)["origin"].startswith(OFFICIAL):
+            return None
+    checksum: str = prepared.card_of(_prepared(name, values, root))["checksum"]
+    return checksum[:16]
+
+
+def load(name: str, root: Path | None, given: Mapping[str, Any] | None = None) -> Samples:
+    """The named data set from the folder ``root``; raises BadInput for unknown names and for missing or bad files."""
+    module, values = _module(name), resolve(name, given or {})
+    if not hasattr(module, "source"):
+        samples = module.load(root, **values)
+        if not isinstance(samples, Samples):
+            raise BadInput("dataset", name, "its function load must return Samples")
+        return samples
+    from pflbench.data import prepared
+
+    label = spell(name, values)
+    source = None
+    if root is not None and hasattr(module, "at_hand") and not _place(root, name, values).exists():
+        source = module.at_hand(root)
+    if source is not None:
+        return prepared.in_memory(_fit(source, label), label)
+    return prepared.load(_prepared(name, values, root), label)
+
+
+def prepare(
+    name: str,
+    root: Path,
+    given: Mapping[str, Any] | None = None,
+    watch: Callable[[int, int], object] = lambda done, total: None,
+) -> None:
+    """Fetches the named data set into ``root`` unless it is there, whole; ``watch``: told of images done and in all.
+
+    Raises BadInput if there is nothing to fetch or it cannot be done.
+    """
+    module, values = _module(name), resolve(name, given or {})
+    if hasattr(module, "source"):
+        from pflbench.data import prepared
+
+        prepared.prepare(
+            _place(root, name, values),
+            name,
+            values,
+            lambda: _fit(module.source(root, **values), spell(name, values)),
+            watch,
+        )
+    elif hasattr(module, "prepare"):
+        module.prepare(root)
+    else:
+        raise BadInput("dataset", name, "comes with the package: there is nothing to prepare")
+
+
+def listing(root: Path) -> list[Prepared]:
+    """What is prepared in ``root``, every byte of it read."""
+    from pflbench.data import prepared
+
+    rows = []
+    for path, card, whole in prepared.listing(root):
+        label, images, checksum = path.stem, None, ""
+        if card is not None:
+            images, checksum = tuple(card["images"]), card["checksum"]
+            with suppress(BadInput):  # made by a user's own file that is no longer there
+                label = spell(card["name"], card["fields"])
+        rows.append(Prepared(label, path, images, path.stat().st_size, checksum, whole))
+    return sorted([*rows, *_fetched(root)], key=lambda row: row.label)
+
+
+def _fetched(root: Path) -> list[Prepared]:
+    """The data sets that are used as their files come; checksum: SHA-256 of the files one after another."""
+    rows = []
+    for name in DATASETS.own():
+        module = _module(name)
+        paths = module.files(root) if hasattr(module, "files") else []
+        if paths:
+            total = sha256()
+            for path in paths:
+                with path.open("rb") as file:
+                    while block := file.read(2**20):
+                        total.update(block)
+            try:
+                images = _counted(module, root)
+            except BadInput:
+                images = None
+            size = sum(path.stat().st_size for path in paths)
+            rows.append(Prepared(name, paths[0].parent, images, size, total.hexdigest(), images is not None))
+    return rows
+
+
+def _counted(module: ModuleType, root: Path) -> tuple[int, int]:
+    """Images to train and to test in the official files in ``root``. Raises BadInput if they are damaged."""
+    if hasattr(module, "at_hand"):
+        source = module.at_hand(root)
+        return len(source.train.labels), len(source.test.labels)
+    samples = module.load(root)
+    return len(samples.train_y), len(samples.test_y)
+
+
+def _fit(source: "Source", label: str) -> "Source":
+    """``source``, if something can be learned from it. Raises BadInput."""
+    if len(set(source.train.labels.tolist())) < 2:
+        raise BadInput("dataset", label, "holds one class only; needs two or more")
+    if not len(source.test.labels):
+        raise BadInput("dataset", label, "holds no test images")
+    return source
+
+
+def _place(root: Path, name: str, values: Mapping[str, Any]) -> Path:
+    """Where the prepared data set lies or will lie; what other code prepared is another."""
+    from pflbench.data import prepared
+
+    code = DATASETS.find(name).digest
+    return prepared.path_of(root, Path(name).stem, {**values, "code": code} if code else values)
+
+
+def _prepared(name: str, values: Mapping[str, Any], root: Path | None) -> Path:
+    """Where the prepared data set lies. Raises BadInput, with the way out, if it is not there."""
+    cure = f"run `pflbench prepare {spell(name, values)} --data-root {root or 'DIR'}`"
+    if root is None:
+        raise BadInput("data_root", "missing", f"give --data-root DIR or set PFLBENCH_DATA; to fetch the files, {cure}")
+    path = _place(root, name, values)
+    if not path.exists():
+        raise BadInput("data_root", root, f"{spell(name, values)} is not prepared there; {cure}")
+    return path
+
+
+def _module(name: str) -> ModuleType:
+    module = DATASETS.find(name).module
+    assert module is not None
+    return module

@@ -1,0 +1,155 @@
+"""From images and a module to what a client optimises: pixels, the network as a function, the task's loss."""
+
+import copy
+import threading
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pflbench.core.local import Batch, Task, training
+from pflbench.core.tree import State
+from pflbench.models.zoo import Model
+
+PAD = 4  # pixels of zeros on each side of an image before it is cropped to its own size again
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images as uint8 until a batch is made. x: [N, channels, height, width]; y: [N]; mean, std: [channels, 1, 1].
+
+    apart: x and y are not on the device but in host memory; ``near`` picks what is asked for, ``landed`` brings it over.
+    """
+
+    x: Tensor
+    y: Tensor
+    mean: Tensor
+    std: Tensor
+    apart: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.mean.device
+
+    def near(self, index: Tensor, room: int | None = None) -> tuple["Pixels", Tensor]:
+        """(pixels, ``index`` into them): all if they are on the device, else copies, still apart, of those it names.
+
+        index: on the host, as is the result. room: how many there shall be at least, the last one repeated, where
+        every call must give equal shapes. Touches no device, so that a thread may call it while a GPU works.
+        """
+        if not self.apart:
+            return self, index
+        used, where = torch.unique(index, return_inverse=True)
+        if room is not None:
+            used = torch.cat([used, used[-1:].expand(max(0, room - len(used)))])
+        return replace(self, x=self.x[used], y=self.y[used]), where
+
+    def landed(self) -> "Pixels":
+        """These pixels on the device, by way of pinned memory if that is a GPU."""
+        if not self.apart:
+            return self
+        x, y = (part.pin_memory() if self.device.type == "cuda" else part for part in (self.x, self.y))
+        return replace(
+            self, x=x.to(self.device, non_blocking=True), y=y.to(self.device, non_blocking=True), apart=False
+        )
+
+    def images(self, index: Tensor) -> Tensor:
+        """Normalised images of ``index: [B]``: [B, channels, height, width]."""
+        return self._normal(self.x[index])
+
+    def batch(self, draws: dict[str, Tensor]) -> Batch:
+        """One step's draws (index, mask: [B]; with augmentation crop: [B, 2], flip: [B]) as a batch."""
+        x = self.x[draws["index"]]
+        if "crop" in draws:
+            x = distorted(x, draws["crop"], draws["flip"])
+        return Batch(self._normal(x), self.y[draws["index"]], draws["mask"])
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return (x.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+def distorted(x: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
+    """Random crop and mirror image, as torchvision has them: pad x with zeros, cut, turn left and right.
+
+    x: uint8[B, channels, height, width]. crop: [B, 2], the upper left corner, 0 to 2 PAD. flip: bool[B].
+    """
+    height, width = x.shape[2:]
+    down, right = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    row = down + crop[:, :1] - PAD  # [B, height]: where each row comes from
+    column = torch.where(flip[:, None], width - 1 - right, right) + crop[:, 1:] - PAD  # [B, width]
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+    place = row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None]  # [B, height, width]
+    moved = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return moved.view(x.shape) * inside[:, None]
+
+
+class Network:
+    """A module as a pure function of its state.
+
+    The state is kept in ``dtype``; with precision bfloat16 the forward and backward pass run in bfloat16 on a cast
+    copy, the update in float32. Safe to call from several threads.
+    """
+
+    def __init__(self, module: nn.Module, precision: Precision) -> None:
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self._compute = torch.bfloat16 if precision == "bfloat16" else self.dtype
+        self._buffers = {name for name, _ in module.named_buffers()}
+        self._skeleton = copy.deepcopy(module).to("meta")
+        self._mine = threading.local()
+
+    def logits(self, p: State, x: Tensor) -> Tensor:
+        """[B, classes] for x: [B, channels, height, width]."""
+        if not hasattr(self._mine, "module"):  # functional_call swaps tensors in place: one skeleton per thread
+            self._mine.module = copy.deepcopy(self._skeleton)
+        if self._compute != self.dtype:
+            p = {name: value if name in self._buffers else value.to(self._compute) for name, value in p.items()}
+        output: Tensor = torch.func.functional_call(self._mine.module, p, (x.to(self._compute),), tie_weights=False)
+        return output.to(self.dtype)
+
+    def predict(self, p: State, x: Tensor) -> Tensor:
+        """[B] most likely classes."""
+        return self.logits(p, x).argmax(-1)
+
+    def loss(self, p: State, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the unpadded samples; 0 for a batch of pure padding."""
+        with training(batch.mask):
+            scores = functional.log_softmax(self.logits(p, batch.x), -1)
+        # a product with the one-hot labels, not a gather: deterministic backwards, and one kernel under vmap
+        target = (batch.y[:, None] == torch.arange(scores.shape[-1], device=scores.device)) & batch.mask[:, None]
+        return -(scores * target).sum() / batch.mask.sum().clamp(min=1)
+
+
+def state_of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> State:
+    """Parameters and buffers of a module by name, as values of one floating type."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: value.detach().to(device=device, dtype=dtype, copy=True) for name, value in named.items()}
+
+
+def make_task(
+    model: Model,
+    network: Network,
+    device: torch.device,
+    *,
+    epochs: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> Task:
+    """The task of one model, starting from the module's own weights."""
+    start = state_of(model.module, network.dtype, device)
+    parameters = tuple(name for name, _ in model.module.named_parameters())
+    return Task(
+        loss=network.loss,
+        parameters=parameters,
+        head=tuple(name for name in start if name.startswith(model.head + ".")),
+        weights=tuple(name for name in parameters if start[name].ndim >= 2),
+        start=start,
+        epochs=epochs,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
