@@ -33,7 +33,7 @@ for number, marker in PARTS.items():
         marker.unlink(missing_ok=True)  # a result was deleted since
 
 
-TABLES = [figure for figure in WORKLOAD.manifests if "\ndef latex(" in (FIGURES / figure / "figure.py").read_text()]
+TABLES = [figure for figure in WORKLOAD.manifests if re.search(r"\blatex\b", (FIGURES / figure / "figure.py").read_text())]
 
 
 def out(figure, ending):

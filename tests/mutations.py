@@ -1,6 +1,6 @@
 """Puts 18 defects of released code into a copy of this package, one at a time: named tests must fail on each.
 
-    python tests/baselines/mutations.py [--markdown] [NUMBER ...]
+    python tests/mutations.py [--markdown] [NUMBER ...]
 
 Prints ``defect -> file changed -> tests that caught it``. Exit code 1 if a defect survives, if a test that is to catch
 it fails without it, or if its text is no longer found. Each test fails by an assertion: a crash catches nothing.
@@ -413,7 +413,7 @@ def markdown(rows: Sequence[tuple[Mutation, bool]]) -> str:
 
 HEAD = """# Defects of released code, put back
 
-Each of these 18 defects was found in released code of federated learning. `python tests/baselines/mutations.py` puts them into a
+Each of these 18 defects was found in released code of federated learning. `python tests/mutations.py` puts them into a
 copy of this package one at a time, in {count} forms, and runs the tests that must notice; CI runs it too.
 Caught: {caught} of {count}. Every test in the last column passes as it stands and fails, by an assertion, on that defect.
 """

@@ -151,7 +151,7 @@ def test_an_installed_plug_in_is_a_method(here, monkeypatch, request):
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
     (here / "my_fedbabu.py").write_text(EXAMPLES[0], encoding="utf-8")
     monkeypatch.syspath_prepend(here)
-    assert "fedbabu" in METHODS.names().names()
+    assert "fedbabu" in METHODS.names()
     assert METHODS.find("fedbabu").digest == METHODS.find("./mine.py").digest
     run = call("run", "--method", "fedbabu", *FAST)
     assert run.exit_code == 0

@@ -166,7 +166,7 @@ def _plane(axes, rows):
 
 def _fleets(axes, rows):
     """One curve per fleet, the mean of its seeds, as messages grow from right to left."""
-    for name, look in style.FLEETS.items():
+    for name, look in style.fleet_looks(FLEETS.names()).items():
         for block, dash in (("round", "-"), ("client", (0, (2, 1)))):
             own = rows[(rows["series"] == name) & (rows["block"] == block)]
             own = own.groupby("numbers", as_index=False)[["t_p", "gain"]].mean()

@@ -4,7 +4,7 @@ A fleet file holds quantities that differ between clients (with the draw they sh
 source of its numbers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical, hyper, pick, resolve
-from pflbench.core.registry import Chosen, Kind, Thing, agreed
+from pflbench.core.registry import Kind, Thing
 from pflbench.core.streams import stream
 
 Floats = NDArray[np.float64]
@@ -157,7 +157,12 @@ class _Fleets(Kind):
         return list(self.own())
 
     def find(self, name: str) -> Thing:
-        return Thing(name, draw_fleet, None, fleet_digest(load_fleet(name)))
+        description = load_fleet(name)
+        return Thing(name, draw_fleet, None, fleet_digest(description), description)
+
+    def maker(self, thing: Thing) -> Callable[..., Any]:
+        """Called with a number of clients, it draws the fleet and the chance of its rounds."""
+        return partial(draw_fleet, thing.content)
 
     def text(self, name: str) -> str:
         """The fleet in full: what it is, then every number with its source."""
@@ -169,13 +174,6 @@ class _Fleets(Kind):
                 numbers = ", ".join(f"{key} {value:g}" for key, value in one.items() if key != "source")
                 lines += ["", f"{field}: {numbers}", f"    {one['source']}"]
         return "\n".join(lines)
-
-    def choose(self, name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
-        """Called with a number of clients, it draws the fleet and the chance of its rounds."""
-        description = load_fleet(name)
-        fields = resolve(draw_fleet, given or {}, f"fleet {name}")
-        digest = agreed(name, more.get("digest"), fleet_digest(description))
-        return Chosen(name, fields, digest, partial(draw_fleet, description))
 
 
 FLEETS = _Fleets("fleet")

@@ -61,7 +61,7 @@ def make_split(data_root: Path | None, given: dict[str, Any]) -> tuple[Any, Any,
     from pflbench.experiment.resolve import resolve
 
     resolved = resolve(read_experiment({**given, "method": "fedavg"}, None, ()), data_root)
-    samples = resolved.chosen["dataset"](data_root)
+    samples = resolved.chosen["dataset"].make(data_root)
     return resolved.experiment, samples, split(resolved, samples)
 
 

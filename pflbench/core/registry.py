@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
@@ -28,27 +28,28 @@ class Thing:
     """What a name stands for.
 
     target: the class or function that has the documented fields. module: where it is defined. digest: of the code that
-    was loaded, 16 hex digits; None for code of this package, which the release and ``MEANING`` version.
+    was loaded, 16 hex digits; None for code of this package, which the release and ``MEANING`` version. content: what
+    a file that is no code holds.
     """
 
     name: str
     target: Any
     module: ModuleType | None = None
     digest: str | None = None
+    content: Any = None
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A thing with all its fields, checked. digest: what identifies it where name and fields do not."""
+    """A thing with all its fields, checked. digest: what identifies it where name and fields do not.
+
+    make: the class or function with the fields filled in; it takes what the rest of its arguments are.
+    """
 
     name: str
     fields: dict[str, Any]
     digest: str | None
-    target: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        """The class or function, called with ``arguments`` and the fields."""
-        return self.target(*arguments, **self.fields)
+    make: Callable[..., Any]
 
 
 class Kind:
@@ -118,9 +119,28 @@ class Kind:
         digest: what it must have been identified by, if anything. root: folder of the data. others: what the experiment
         has chosen of other kinds so far.
         """
-        thing = self.find(name)
-        fields = resolve(thing.target, given or {}, f"{self.noun} {name}")
-        return Chosen(name, fields, agreed(name, digest, thing.digest), thing.target)
+        thing = self.find(self.meant(name, others or {}))
+        fields = resolve(thing.target, given or {}, f"{self.noun} {thing.name}")
+        known = digest is not None and root is None and self.stored  # a plan may be made where the data are not
+        found = digest if known else agreed(thing.name, digest, self.identity(thing, fields, root))
+        return Chosen(thing.name, fields, found, partial(self.maker(thing), **fields))
+
+    # What a kind may do otherwise than others
+
+    stored = False  # whether its things lie in the folder of the data
+
+    def meant(self, name: str, others: Mapping[str, Chosen]) -> str:
+        """The name that ``name`` stands for, given what the experiment has chosen of other kinds."""
+        return name
+
+    def identity(self, thing: Thing, fields: Mapping[str, Any], root: Path | None) -> str | None:
+        """What identifies the thing where name and fields do not."""
+        return thing.digest
+
+    def maker(self, thing: Thing) -> Callable[..., Any]:
+        """What is called with the fields."""
+        maker: Callable[..., Any] = thing.target
+        return maker
 
 
 class Functions(Kind):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pflbench.core import fields
 from pflbench.core.errors import BadInput
-from pflbench.core.registry import Chosen, Modules, agreed
+from pflbench.core.registry import Modules, Thing
 from pflbench.data import sets
 from pflbench.data.samples import OFFICIAL, Prepared, Samples
 
@@ -51,18 +51,18 @@ class _DataSets(Modules):
         source = Path(sets.__file__ or "").with_name(f"{name}.py").read_text(encoding="utf-8")
         return ast.get_docstring(ast.parse(source)) or ""
 
-    def choose(self, name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
-        """Called with the folder of the data, it gives the samples. digest: of the content, unless the name says which."""
-        values, asked, root = resolve(name, given or {}), more.get("digest"), more.get("root")
-        found = asked if root is None and asked else agreed(name, asked, digest(name, values, root))
-        return Chosen(name, values, found, partial(_loaded, name))  # a plan may be made where the data are not
+    stored = True
+
+    def identity(self, thing: Thing, fields: Mapping[str, Any], root: Path | None) -> str | None:
+        """Of its content, unless the name says which that is."""
+        return _digest(thing, fields, root)
+
+    def maker(self, thing: Thing) -> Callable[..., Samples]:
+        """Called with the folder of the data, it gives the samples."""
+        return partial(_load, thing)
 
 
 DATASETS = _DataSets("dataset", sets.__name__)
-
-
-def _loaded(name: str, root: Path | None, **values: Any) -> Samples:
-    return load(name, root, values)
 
 
 def spell(name: str, values: Mapping[str, Any]) -> str:
@@ -82,36 +82,43 @@ def digest(name: str, given: Mapping[str, Any], root: Path | None) -> str | None
 
     Raises BadInput.
     """
-    from pflbench.data import prepared
-
-    values, thing = resolve(name, given), DATASETS.find(name)
-    if not hasattr(thing.module, "source"):
-        return thing.digest
-    if not values:  # official files are what the name says; a copy from elsewhere may be anything
-        path = None if root is None else _place(root, name, values)
-        if path is None or not path.exists() or prepared.card_of(path)["origin"].startswith(OFFICIAL):
-            return None
-    checksum: str = prepared.card_of(_prepared(name, values, root))["checksum"]
-    return checksum[:16]
+    return _digest(DATASETS.find(name), resolve(name, given), root)
 
 
 def load(name: str, root: Path | None, given: Mapping[str, Any] | None = None) -> Samples:
     """The named data set from the folder ``root``; raises BadInput for unknown names and for missing or bad files."""
-    module, values = _module(name), resolve(name, given or {})
+    return _load(DATASETS.find(name), root, **resolve(name, given or {}))
+
+
+def _digest(thing: Thing, values: Mapping[str, Any], root: Path | None) -> str | None:
+    if not hasattr(thing.module, "source"):
+        return thing.digest
+    from pflbench.data import prepared
+
+    if not values:  # official files are what the name says; a copy from elsewhere may be anything
+        path = None if root is None else _place(root, thing, values)
+        if path is None or not path.exists() or prepared.card_of(path)["origin"].startswith(OFFICIAL):
+            return None
+    checksum: str = prepared.card_of(_prepared(thing, values, root))["checksum"]
+    return checksum[:16]
+
+
+def _load(thing: Thing, root: Path | None, **values: Any) -> Samples:
+    module = _module(thing)
     if not hasattr(module, "source"):
         samples = module.load(root, **values)
         if not isinstance(samples, Samples):
-            raise BadInput("dataset", name, "its function load must return Samples")
+            raise BadInput("dataset", thing.name, "its function load must return Samples")
         return samples
     from pflbench.data import prepared
 
-    label = spell(name, values)
+    label = spell(thing.name, values)
     source = None
-    if root is not None and hasattr(module, "at_hand") and not _place(root, name, values).exists():
+    if root is not None and hasattr(module, "at_hand") and not _place(root, thing, values).exists():
         source = module.at_hand(root)
     if source is not None:
         return prepared.in_memory(_fit(source, label), label)
-    return prepared.load(_prepared(name, values, root), label)
+    return prepared.load(_prepared(thing, values, root), label)
 
 
 def prepare(
@@ -124,12 +131,13 @@ def prepare(
 
     Raises BadInput if there is nothing to fetch or it cannot be done.
     """
-    module, values = _module(name), resolve(name, given or {})
+    thing, values = DATASETS.find(name), resolve(name, given or {})
+    module = _module(thing)
     if hasattr(module, "source"):
         from pflbench.data import prepared
 
         prepared.prepare(
-            _place(root, name, values),
+            _place(root, thing, values),
             name,
             values,
             lambda: _fit(module.source(root, **values), spell(name, values)),
@@ -160,7 +168,7 @@ def _fetched(root: Path) -> list[Prepared]:
     """The data sets that are used as their files come; checksum: SHA-256 of the files one after another."""
     rows = []
     for name in DATASETS.own():
-        module = _module(name)
+        module = _module(DATASETS.find(name))
         paths = module.files(root) if hasattr(module, "files") else []
         if paths:
             total = sha256()
@@ -195,26 +203,26 @@ def _fit(source: "Source", label: str) -> "Source":
     return source
 
 
-def _place(root: Path, name: str, values: Mapping[str, Any]) -> Path:
+def _place(root: Path, thing: Thing, values: Mapping[str, Any]) -> Path:
     """Where the prepared data set lies or will lie; what other code prepared is another."""
     from pflbench.data import prepared
 
-    code = DATASETS.find(name).digest
-    return prepared.path_of(root, Path(name).stem, {**values, "code": code} if code else values)
+    more = {"code": thing.digest} if thing.digest else {}
+    return prepared.path_of(root, Path(thing.name).stem, {**values, **more})
 
 
-def _prepared(name: str, values: Mapping[str, Any], root: Path | None) -> Path:
+def _prepared(thing: Thing, values: Mapping[str, Any], root: Path | None) -> Path:
     """Where the prepared data set lies. Raises BadInput, with the way out, if it is not there."""
-    cure = f"run `pflbench prepare {spell(name, values)} --data-root {root or 'DIR'}`"
+    name = spell(thing.name, values)
+    cure = f"run `pflbench prepare {name} --data-root {root or 'DIR'}`"
     if root is None:
         raise BadInput("data_root", "missing", f"give --data-root DIR or set PFLBENCH_DATA; to fetch the files, {cure}")
-    path = _place(root, name, values)
+    path = _place(root, thing, values)
     if not path.exists():
-        raise BadInput("data_root", root, f"{spell(name, values)} is not prepared there; {cure}")
+        raise BadInput("data_root", root, f"{name} is not prepared there; {cure}")
     return path
 
 
-def _module(name: str) -> ModuleType:
-    module = DATASETS.find(name).module
-    assert module is not None
-    return module
+def _module(thing: Thing) -> ModuleType:
+    assert thing.module is not None
+    return thing.module

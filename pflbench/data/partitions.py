@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pflbench.core.errors import BadInput
-from pflbench.core.fields import hyper, resolve
-from pflbench.core.registry import Chosen, Functions, agreed
+from pflbench.core.fields import hyper
+from pflbench.core.registry import Chosen, Functions, Thing
 from pflbench.data import schemes
 from pflbench.data.schemes import Indices, Labels, by_class, class_counts
 from pflbench.data.splits import card_of
@@ -26,13 +26,9 @@ def file(*, path: Annotated[str, hyper("a split that `pflbench partition export`
 
 
 class _Partitions(Functions):
-    def choose(self, name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
-        """As of any kind; a split that was made elsewhere is identified by its checksum."""
-        if name != "file":
-            return super().choose(name, given, **more)
-        fields = resolve(file, given or {}, "partition file")
-        found = agreed(name, more.get("digest"), card_of(Path(fields["path"]))["checksum"])
-        return Chosen(name, fields, found, file)
+    def identity(self, thing: Thing, fields: Mapping[str, Any], root: Path | None) -> str | None:
+        """Of a split that was made elsewhere, its checksum."""
+        return str(card_of(Path(fields["path"]))["checksum"]) if thing.target is file else thing.digest
 
 
 SCHEMES = (schemes.iid, schemes.dirichlet, schemes.bernoulli_dirichlet, schemes.shards, schemes.natural, file)
@@ -54,8 +50,8 @@ def partition(
         raise BadInput("clients", clients, "at least 1")
     if clients > len(labels):
         raise BadInput("clients", clients, f"at most {len(labels)}, the number of training samples")
-    given = (users,) if "users" in signature(scheme.target).parameters else ()
-    return checked(scheme(labels, clients, rng, *given), clients, len(labels), scheme.name)
+    given = (users,) if "users" in signature(scheme.make).parameters else ()
+    return checked(scheme.make(labels, clients, rng, *given), clients, len(labels), scheme.name)
 
 
 def checked(parts: Sequence[Indices], clients: int, samples: int, name: str) -> list[Indices]:

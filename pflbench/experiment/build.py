@@ -34,13 +34,14 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     """The world of a resolved experiment: data, split, model, first weights, all on ``device``."""
     experiment, chosen = resolved.experiment, resolved.chosen
     set_arithmetic(experiment.precision, machine.deterministic)
-    samples = chosen["dataset"](machine.data_root)
+    samples = chosen["dataset"].make(machine.data_root)
     train, test, validation = split(resolved, samples)
     seed = experiment.seed
     shape = (int(samples.train_x.shape[1]), int(samples.train_x.shape[2]), int(samples.train_x.shape[3]))
+    zoo.refuse_small(chosen["model"], shape)
     model = zoo.build(chosen["model"], shape, samples.classes, seed_of(seed, "weights"))
     network = Network(model.module, experiment.precision)
-    method = chosen["method"]()
+    method = chosen["method"].make()
     if experiment.batchnorm == "local":
         method = LocalStatistics(method)
     task = make_task(
@@ -70,7 +71,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
         cohort_size=experiment.cohort_size,
         batch_size=experiment.batch_size,
         seed=seed,
-        decay=decay_of(chosen["schedule"], experiment.rounds),
+        decay=decay_of(chosen["schedule"].make, experiment.rounds),
         engine=choose_engine(machine.engine, device, model.convolutional),
         chunk=machine.chunk,
         threads=machine.cores if device.type == "cpu" else 1,  # a GPU is kept busy by one
@@ -79,7 +80,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     )
     world = placed(world, samples, model, machine)
     if "cut" in chosen:
-        world = cut(world, experiment.rounds, *chosen["cut"](world.clients))
+        world = cut(world, experiment.rounds, *chosen["cut"].make(world.clients))
     return world, samples
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pflbench.core.errors import BadInput
-from pflbench.core.fields import hyper, pick, resolve
-from pflbench.core.registry import Chosen, Functions, agreed
+from pflbench.core.fields import hyper
+from pflbench.core.registry import Chosen, Functions, Thing
 from pflbench.models import batchnorm, resnet
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -46,7 +46,6 @@ def cnn_small(
     norm: Norm = "none",
 ) -> Model:
     """Two 3x3 convolutions and one hidden layer of 64, for 8x8 images (any size from 4x4 works)."""
-    _at_least(shape, 4, "cnn_small")
     channels, height, cols = shape
     body = nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1), *_norm(norm, width), nn.ReLU(), nn.MaxPool2d(2),
@@ -64,7 +63,6 @@ def cnn(
     norm: Norm = "none",
 ) -> Model:
     """The field's two-convolution CNN (McMahan et al. 2017 and later): 32 and 64 channels 5x5, pooled, 512 hidden."""
-    _at_least(shape, 16, "cnn")
     channels, height, cols = shape
     side = [((size - 4) // 2 - 4) // 2 for size in (height, cols)]
     body = nn.Sequential(
@@ -85,7 +83,6 @@ def _resnet(depth: int) -> Callable[..., Model]:
         stem: resnet.Stem = "auto",
         pretrained: resnet.Pretrained = "",
     ) -> Model:
-        _at_least(shape, 8, f"resnet{depth}")
         module = resnet.make(depth, shape, classes, norm=norm, width=width, stem=stem, pretrained=pretrained)
         return Model(module, "fc", convolutional=True)
 
@@ -93,30 +90,41 @@ def _resnet(depth: int) -> Callable[..., Model]:
     return factory
 
 
+def auto(shape: Shape, classes: int) -> Model:
+    """The mlp for the digits, the cnn for any other data set."""
+    raise NotImplementedError("an experiment says which")
+
+
 class _Models(Functions):
-    def choose(self, name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Chosen:
-        """Called with a shape and a number of classes, it makes a module. ``auto`` is a rule on the data set's name.
+    def meant(self, name: str, others: Mapping[str, Chosen]) -> str:
+        """``auto`` is a rule on the name of the data set."""
+        if name != "auto":
+            return name
+        return "mlp" if others["dataset"].name == "digits" else "cnn"
 
-        digest: of the weights it starts from, or of a user's own code.
-        """
-        if name == "auto":
-            name = "mlp" if more["others"]["dataset"].name == "digits" else "cnn"
-        thing = self.find(pick(name, [*self.names(), "auto"], self.noun) if not name.endswith(self.suffixes) else name)
-        fields = resolve(thing.target, given or {}, f"{self.noun} {name}")
+    def identity(self, thing: Thing, fields: Mapping[str, Any], root: Path | None) -> str | None:
+        """Of the weights that it starts from, or of a user's own code."""
         weights = fields.get("pretrained")
-        found = thing.digest or (resnet.digest(Path(weights)) if weights else None)
-        return Chosen(name, fields, agreed(name, more.get("digest"), found), thing.target)
+        return resnet.digest(Path(weights)) if weights else thing.digest
 
 
+SMALLEST = {"cnn_small": 4, "cnn": 16} | {f"resnet{depth}": 8 for depth in resnet.DEPTHS}  # pixels a side
 RESNETS = {f"resnet{depth}": _resnet(depth) for depth in resnet.DEPTHS}
-MODELS = _Models("model", {"mlp": mlp, "cnn_small": cnn_small, "cnn": cnn, **RESNETS})
+MODELS = _Models("model", {"auto": auto, "mlp": mlp, "cnn_small": cnn_small, "cnn": cnn, **RESNETS})
+
+
+def refuse_small(chosen: Chosen, shape: Shape) -> None:
+    """Raises BadInput for images with fewer pixels a side than the model is made for."""
+    least, (_, height, width) = SMALLEST.get(chosen.name, 1), shape
+    if min(height, width) < least:
+        raise BadInput("model", chosen.name, f"needs images of {least}x{least} or more; these have {height}x{width}")
 
 
 def build(chosen: Chosen, shape: Shape, classes: int, seed: int) -> Model:
     """The model with weights drawn from ``seed`` alone. Raises BadInput if it is no model or does not fit the images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = chosen(shape, classes)
+        made = chosen.make(shape, classes)
     model = wrapped(made, chosen.name) if isinstance(made, nn.Module) else made
     if not isinstance(model, Model):
         raise BadInput("model", chosen.name, "must return a torch.nn.Module")
@@ -131,12 +139,6 @@ def wrapped(module: nn.Module, name: str) -> Model:
         raise BadInput("model", name, "needs a linear layer, whose last is taken to be its head")
     convolutional = any(isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in module.modules())
     return Model(module, linear[-1], convolutional)
-
-
-def _at_least(shape: Shape, side: int, name: str) -> None:
-    """Raises BadInput for images of fewer than ``side`` pixels a side."""
-    if min(shape[1:]) < side:
-        raise BadInput("model", name, f"needs images of {side}x{side} or more; these have {shape[1]}x{shape[2]}")
 
 
 def _norm(kind: str, channels: int) -> list[nn.Module]:

@@ -101,8 +101,15 @@ def own(method: str, title: str) -> Look:
 
 
 def fleet(name: str) -> str:
-    """The title of a fleet; one of the user's own keeps its name."""
+    """The title of a fleet; one that has no look of its own keeps its name."""
     return FLEETS[name].title if name in FLEETS else name
+
+
+def fleet_looks(names: Iterable[str]) -> dict[str, Look]:
+    """Name -> look of fleets; one that has none gets a spare one."""
+    own = {name: look for name, look in FLEETS.items() if name in set(names)}
+    others = [name for name in names if name not in own]
+    return own | {name: Look(name, *SPARE[number % len(SPARE)]) for number, name in enumerate(others)}
 
 
 RC: dict[Any, Any] = {

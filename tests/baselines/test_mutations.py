@@ -18,6 +18,4 @@ def test_every_defect_is_caught():
     command = [sys.executable, str(Path(mutations.__file__)), "--markdown"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert done.stdout == PAGE.read_text(encoding="utf-8"), (
-        "run python tests/baselines/mutations.py --markdown into that page"
-    )
+    assert done.stdout == PAGE.read_text(encoding="utf-8"), "run python tests/mutations.py --markdown into that page"

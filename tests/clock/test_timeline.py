@@ -1,6 +1,7 @@
 """The clock: runs worked out by hand, the bounds on the gain, and who may influence what."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pflbench.clock import timeline
 from pflbench.clock.fleet import FLEETS, Fleet, build_fleet, load_fleet
 from pflbench.clock.gantt import _rows, _without, draw_gantt
 from pflbench.clock.timeline import PROTOCOLS, Timeline, compare, gain, gain_bound, personal_budget, simulate
@@ -319,8 +321,9 @@ def test_every_number_of_a_packaged_fleet_has_a_source(name):
     assert all(source.strip() for source in fleet.sources.values())
 
 
-def test_the_packaged_fleets():
-    assert FLEETS.names() == ["fibre", "homogeneous", "lognormal", "lte", "silo", "wifi"]
+def test_every_file_in_the_folder_of_fleets_is_one():
+    folder = Path(timeline.__file__).parent / "fleets"
+    assert FLEETS.names() == sorted(path.stem for path in folder.iterdir())
 
 
 def test_a_fleet_is_drawn_from_its_description():

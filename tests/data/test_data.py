@@ -66,7 +66,7 @@ def test_listing_data_sets_imports_neither_torch_nor_scikit_learn():
 )
 @pytest.mark.parametrize("name", ["digit", "_idx"])
 def test_an_unknown_name_is_refused(ask, name):
-    with pytest.raises(BadInput, match=rf"^dataset = {name}: choose from cifar10, cifar100, digits, fashion_mnist"):
+    with pytest.raises(BadInput, match=rf"^dataset = {name}: choose from .*digits"):
         ask(name)
 
 

@@ -1,6 +1,6 @@
 """Numbers do not move unnoticed: counts of small float64 runs, stored with the ``MEANING`` that they belong to.
 
-If a change moves them on purpose, raise ``pflbench.plan.MEANING`` and run ``python tests/experiment/test_golden.py``.
+If a change moves them on purpose, raise ``MEANING`` and run ``python tests/experiment/test_golden.py``.
 """
 
 import json

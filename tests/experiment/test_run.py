@@ -113,7 +113,7 @@ def test_sigkill_at_any_moment(tmp_path):
         "7",
         "--json",
     ]
-    code = "from dataclasses import replace; import pflbench.run as r; run = r.run; "
+    code = "from dataclasses import replace; import pflbench.experiment.run as r; run = r.run; "
     code += "r.run = lambda e, m, w: run(e, replace(m, checkpoint_s=0.0), w); from pflbench.cli import main; main()"
     command = [sys.executable, "-c", code, "run", *arguments, "--results"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -121,6 +121,7 @@ def test_sigkill_at_any_moment(tmp_path):
     while kills < 2:
         with subprocess.Popen([*command, str(tmp_path / "killed")], **quiet) as process:
             while not list(tmp_path.rglob("*.checkpoint")):
+                assert process.poll() is None
                 time.sleep(0.01)
             time.sleep(chance.uniform(0.0, 0.2))
             assert process.poll() is None

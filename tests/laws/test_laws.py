@@ -147,7 +147,7 @@ def test_a_law_can_be_broken(law, old, new, mine):
 
 
 def test_every_law_is_broken_by_something():
-    """All but one, which the engine keeps for every method: tests/baselines/mutations.py breaks it there."""
+    """All but one, which the engine keeps for every method: tests/mutations.py breaks it there."""
     assert {law.__name__ for law in LAWS} - {law for law, _, _ in BREAKS} == {"states_are_values"}
 
 

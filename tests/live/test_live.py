@@ -72,11 +72,11 @@ def test_both_protocols_learn_what_the_simulated_run_learns_bit_for_bit(runs):
 @pytest.mark.parametrize("name", METHODS.own())
 def test_the_clock_is_told_what_the_engine_records(name):
     made = world(METHODS.get(name)())
-    federation = engine.start(made)
-    like = engine.upload_of_nothing(made, federation.w, federation.c)
+    state = engine.start(made)
+    like = engine.upload_of_nothing(made, state.w, state.c)
     for round in range(2):
-        federation, cost = engine.play(made, federation, round)
-        costs = federation.costs(made, federation.w, like, [cost.cohort])["costs"]
+        state, cost = engine.play(made, state, round)
+        costs = federation.costs(made, state.w, like, [cost.cohort])["costs"]
         assert (costs["contribute"], costs["personalise"]) == ([cost.contribute], [cost.personalise])
         assert (costs["up"], costs["down"]) == (cost.up, cost.down)
         assert costs["bytes_per_number"] == (8 if cost.down else 4)  # float64

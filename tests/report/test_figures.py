@@ -62,7 +62,10 @@ def test_variants_and_fleets_share_neither_colour_nor_marker_with_a_method():
 def test_every_fleet_of_the_package_has_a_title_and_a_users_keeps_its_name():
     from pflbench.clock.fleet import FLEETS
 
-    assert set(FLEETS.names()) == set(style.FLEETS)
+    assert set(style.FLEETS) <= set(FLEETS.names())
+    looks = style.fleet_looks([*FLEETS.names(), "mine"])
+    assert set(looks) == {*FLEETS.names(), "mine"}
+    assert len({pair(look) for look in looks.values()}) == len(looks)
     assert style.fleet("lte") == "phones, LTE"
     assert style.fleet("mine") == "mine"
 

@@ -81,7 +81,7 @@ def test_a_forecast_by_sample_weighs_what_it_left_out(monkeypatch):
     engine_stage = engine.stage
     monkeypatch.setattr(engine, "stage", stage)
     monkeypatch.setattr(evaluation, "stage", stage)
-    monkeypatch.setattr("pflbench.forecast.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pflbench.study.forecast.time.monotonic", lambda: clock[0])
     speed, trains = _speed(whole, 3)
     federation = engine.start(whole)
     clock[0] = 0.0
