@@ -101,7 +101,7 @@ class Case:
 
 @contextmanager
 def spying(module: ModuleType) -> Iterator[list[Gradient]]:
-    """Collects what ``pflbench.local.gradient`` is asked for and answers, also where ``module`` imported it by name."""
+    """Collects what ``gradient`` is asked for and answers, also where ``module`` imported it by name."""
     taken: list[Gradient] = []
     plain = local.gradient
 

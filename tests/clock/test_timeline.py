@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pflbench.clock import timeline
+from pflbench.clock import fleet as fleets
 from pflbench.clock.fleet import FLEETS, Fleet, build_fleet, load_fleet
 from pflbench.clock.gantt import _rows, _without, draw_gantt
 from pflbench.clock.timeline import PROTOCOLS, Timeline, compare, gain, gain_bound, personal_budget, simulate
@@ -322,7 +322,7 @@ def test_every_number_of_a_packaged_fleet_has_a_source(name):
 
 
 def test_every_file_in_the_folder_of_fleets_is_one():
-    folder = Path(timeline.__file__).parent / "fleets"
+    folder = Path(fleets.__file__).parent / "fleets"
     assert FLEETS.names() == sorted(path.stem for path in folder.iterdir())
 
 

@@ -15,6 +15,7 @@ from pflbench.core.fields import canonical
 from pflbench.core.streams import stream
 from pflbench.data import datasets, partitions
 from pflbench.data.datasets import DATASETS
+from pflbench.data.partitions import PARTITIONS
 from pflbench.experiment.build import build
 from pflbench.experiment.experiment import MEANING, Experiment
 from pflbench.experiment.machine import Machine
@@ -34,9 +35,9 @@ def experiment(**fields):
 @pytest.fixture
 def root(tmp_path):
     """A data root with 5 writers, one of whom has written one character only, and one very little."""
-    import datasets
+    import datasets as hub
 
-    datasets.disable_progress_bars()
+    hub.disable_progress_bars()
 
     def change(columns):
         columns["writer_id"] = [f"f{min(i % 5, 4)}" for i in range(60)]
@@ -55,7 +56,7 @@ def root(tmp_path):
 def natural(samples, clients, *, seed=0, **fields):
     users = samples.train_users.numpy()
     labels = samples.train_y.numpy()
-    return partitions.partition(labels, clients, "natural", fields, stream(seed, "partition"), users)
+    return partitions.partition(labels, clients, PARTITIONS.choose("natural", fields), stream(seed, "partition"), users)
 
 
 def test_clients_are_users(root):
@@ -81,7 +82,7 @@ def test_too_few_users_are_refused_and_the_reason_is_told(root):
         natural(samples, 4, minimum=8)
     assert len(natural(samples, 5, minimum=1, classes=1)) == 5
     with pytest.raises(BadInput, match=r"^partition = natural: needs a data set with users"):
-        partitions.partition(samples.train_y.numpy(), 2, "natural", {}, stream(0), None)
+        partitions.partition(samples.train_y.numpy(), 2, PARTITIONS.choose("natural"), stream(0), None)
     parts = natural(samples, 3, minimum=8)
     with pytest.raises(BadInput, match=r"^partition = client 1: its user has no test images"):
         partitions.user_tests(parts, samples.train_users.numpy(), np.array([1, 4, 4, -1]))

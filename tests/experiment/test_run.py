@@ -74,7 +74,7 @@ def test_large_states_are_not_saved_all_the_time(tmp_path, monkeypatch):
     def second(now):
         clock[0] += 1
 
-    monkeypatch.setattr(runner.store, "save_state", save)
+    monkeypatch.setattr(runner.files, "save_state", save)
     run(experiment(rounds=70, eval_every=70), machine(tmp_path, checkpoint_s=2.0), second)
     assert saved == [2, 62]
 

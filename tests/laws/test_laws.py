@@ -57,9 +57,7 @@ from typing import Annotated
 
 import torch
 
-from pflbench.local import gradient
-from pflbench.method import Method, Work, fold, hyper, sgd
-from pflbench.tree import each, sq_dist
+from pflbench.method import Method, Work, each, fold, gradient, hyper, sgd, sq_dist
 
 
 @dataclass(frozen=True)
