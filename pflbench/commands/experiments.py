@@ -96,7 +96,7 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int, float | None, float 
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[accuracy]}"),
         TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     bar = Progress(*columns, console=Console(stderr=True))
@@ -111,4 +111,5 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int, float | None, float 
     try:
         yield update
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would still print an empty line
+            bar.stop()

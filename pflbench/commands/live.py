@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pflbench.commands.options import data_root_option, experiment_options, read_experiment, read_yaml
+from pflbench.commands.options import data_root_option, experiment_options, read_experiment
+from pflbench.core.reading import read_yaml
 from pflbench.experiment.experiment import Experiment
 from pflbench.experiment.machine import Machine
 
@@ -75,7 +76,11 @@ def live(
     import sys
 
     link = {name: given.pop(name) for name in ("up_mbps", "down_mbps", "latency_ms", "batch_ms", "aggregation_ms")}
-    values = {**SMALL, **(read_yaml(config) if config else {}), **{k: v for k, v in given.items() if v is not None}}
+    values = {
+        **SMALL,
+        **(read_yaml(config, "config") if config else {}),
+        **{k: v for k, v in given.items() if v is not None},
+    }
     experiment = read_experiment(values, None, settings)
     from pflbench.live.federation import Stopped
 

@@ -17,6 +17,8 @@ from pflbench.clock import replay
 from pflbench.clock.fleet import FLEETS
 from pflbench.clock.timeline import gain
 from pflbench.core.errors import BadInput
+from pflbench.core.fields import Declared
+from pflbench.core.reading import read_yaml
 from pflbench.core.streams import stream
 from pflbench.report import finished, stats
 from pflbench.report.figures import accuracy
@@ -30,7 +32,7 @@ ALPHA = 0.05
 Measure = Literal["GM", "PM", "gain", "bands"]
 
 
-class _File(BaseModel):
+class _File(Declared, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -107,7 +109,7 @@ class Judgement:
 
 def read(path: Path = FIGURES / "claims.yaml") -> dict[str, Claim]:
     """The claims by their names. Raises BadInput."""
-    return {name: grid.checked(Claim, value, f"claim {name}") for name, value in grid.read_yaml(path).items()}
+    return {name: grid.checked(Claim, value, f"claim {name}") for name, value in read_yaml(path).items()}
 
 
 def judge_all(scale: str, results: Path, figures: Sequence[str] | None = None, root: Path = FIGURES) -> list[Judgement]:
