@@ -92,10 +92,9 @@ def draw(runs: list[Any], rows: list[Any], asked: tuple[str, ...], out: Path, fi
 def table(rows: list[Any], default: bool) -> None:
     """One row per result and protocol."""
     import pandas as pd
-    from rich.console import Console
 
     from pflbench.clock import replay
-    from pflbench.commands.tables import _table
+    from pflbench.commands.tables import _table, plain_console
     from pflbench.report import clock_figures
 
     shown = _table("method", "protocol", "seconds", "idle", "gain", "down", "up", "in all")
@@ -106,7 +105,7 @@ def table(rows: list[Any], default: bool) -> None:
         faster = f"{row['gain']:.2f}" if row["protocol"] == "wait_free" else ""
         idle, took = f"{100 * row['idle_share']:.0f} %", f"{row['total_s']:,.0f}"
         shown.add_row(names[row["address"]], replay.SHORT[row["protocol"]], took, idle, faster, *sent)
-    console = Console()
+    console = plain_console()
     console.print(shown)
     note = " (the default; --fleet names another)" if default else ""
     console.print(

@@ -203,12 +203,10 @@ def draw(runs: dict[Any, "Timeline"], out: Path) -> list[Path]:
 
 def show(report: dict[str, Any]) -> None:
     """A table per protocol: mean seconds of every phase and of the run, measured and predicted; then what to make of it."""
-    from rich.console import Console
-
     from pflbench.clock.replay import SHORT
-    from pflbench.commands.tables import _table
+    from pflbench.commands.tables import _table, plain_console
 
-    protocols, console = report["protocols"], Console()
+    protocols, console = report["protocols"], plain_console()
     for name, each in protocols.items():
         table = _table(f"{SHORT[name]}, seconds", "measured", "predicted")
         for phase, seconds in each["phases"]["measured"].items():

@@ -55,8 +55,9 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
         click.echo(json.dumps({"figure": figure, "scale": scale, "runs": rows}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     given = [each["experiment"]["method"]["fields"] for each in rows]
     shared = {name: value for name, value in given[0].items() if all(one.get(name) == value for one in given)}
@@ -71,7 +72,7 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
     several = len({each["experiment"]["method"]["name"] for each in rows}) > 1
     if several or len(shared) == len(given[0]):
         table.columns.pop()
-    console = Console()
+    console = plain_console()
     console.print(table)
     if shared and not several:
         told = ", ".join(f"{name}={value}" for name, value in shared.items())

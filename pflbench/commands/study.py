@@ -123,8 +123,9 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
         click.echo(json.dumps({"scale": scale, "cores": cores, "wall_s": total, "figures": rows, "memory": held}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("figure", "runs", "there already", "computing left", "disk"):
@@ -132,7 +133,7 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
     for name, each in bill.figures.items():
         name = "all, each run once" if name == "all" else name
         table.add_row(name, str(each.runs), str(each.cached), _duration(each.seconds), f"{each.disk / 1e6:.1f} MB")
-    console = Console()
+    console = plain_console()
     console.print(table)
     if bill.memory:
         parts = list(dict.fromkeys(part for kept in bill.memory.values() for part in kept))
@@ -177,8 +178,9 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
         click.echo(json.dumps({"scale": scale, "claims": rows}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("claim", "verdict", "seeds", "what it says, and the contrast that speaks most against it"):
@@ -191,7 +193,7 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
             text = f"{one.setting}, {one.measure}: {pair} = {one.interval.mean:.4f} {inside}"
             text += f"; needs > {each.claim.threshold:g}{'; ' if each.note else ''}{each.note}"
         table.add_row(each.id, each.verdict, str(each.seeds), f"{each.claim.text}\n{text}")
-    Console().print(table, highlight=False)
+    plain_console().print(table, highlight=False)
 
 
 @click.command()

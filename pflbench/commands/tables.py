@@ -12,13 +12,20 @@ from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from pflbench.core import measures
 from pflbench.core.fields import describe
 from pflbench.core.measures import Record
 from pflbench.data.samples import Samples
 from pflbench.data.schemes import class_counts, label_distance
+from pflbench.experiment.record import unsealed
 from pflbench.report import stats
+
+
+def plain_console() -> Console:
+    """A console that takes no text for markup: what is printed is what users and strangers wrote."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def run_table(record: Record, path: Path, cached: bool) -> None:
@@ -41,13 +48,17 @@ def run_table(record: Record, path: Path, cached: bool) -> None:
             else [_percent(float(f(np.asarray(counts[-1]), tested))) for f in (stats.macro, stats.worst_decile)]
         )
         table.add_row(model, where, _percent(summary["last"]), _percent(summary["last10"]), *clients)
-    console = Console()
+    console = plain_console()
     console.print(table)
     method, seconds = record["experiment"]["method"]["name"], record["provenance"]["seconds"]
     done = "was there already (cache hit)" if cached else f"took {seconds:.1f} s"
     console.print(
         f"{method} {record['address']}: {record['rounds']} rounds, {done}; {path}", soft_wrap=True, highlight=False
     )
+    if unsealed(record):
+        console.print(
+            "unsealed: made before results carried a checksum; `pflbench verify` runs it again", soft_wrap=True
+        )
     if record["diverged"]:
         console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
 
@@ -58,7 +69,7 @@ def record_details(record: Record) -> None:
         table = _table(title, "value")
         for name, value in record[title].items():
             table.add_row(name, _plain(value))
-        Console().print(table)
+        plain_console().print(table)
 
 
 def describe_all(noun: str, things: Sequence[tuple[str, str, Any]]) -> None:
@@ -67,12 +78,12 @@ def describe_all(noun: str, things: Sequence[tuple[str, str, Any]]) -> None:
     for name, text, target in things:
         fields = [f"{row.name}={_default(row.default)}" for row in describe(target)]
         table.add_row(name, "\n".join(fields), next(iter(text.strip().splitlines()), ""))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def describe_one(name: str, text: str, target: Any, page: str | None) -> None:
     """Documentation of one thing, its ``page`` in markdown if it has one, and a row per field: type, default, source."""
-    console = Console()
+    console = plain_console()
     if page is not None:
         console.print(Markdown(page))
     else:
@@ -100,7 +111,7 @@ def partition_table(
             str((row > 0).sum()),
             " ".join(f"{n:3d}" for n in row),
         )
-    console = Console()
+    console = plain_console()
     console.print(table)
     sizes = counts.sum(1)
     distance = label_distance(samples.train_y.numpy(), train)
@@ -145,11 +156,11 @@ def _flowing(text: str) -> str:
 
 def law_table(method: str, verdicts: Sequence[tuple[str, bool | None, str]]) -> None:
     """One row per law, and a line that counts."""
-    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "not applicable"}
+    words = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("not applicable")}
     table = _table("law", Path(method).stem, "")
     for law, holds, detail in verdicts:
         table.add_row(law, words[holds], detail)
-    console = Console()
+    console = plain_console()
     console.print(table)
     counts = {word: sum(row[1] is word for row in verdicts) for word in words}
     console.print(f"{counts[True]} pass, {counts[False]} fail, {counts[None]} not applicable")

@@ -115,6 +115,10 @@ class Experiment(Declared):
     @property
     def address(self) -> str:
         """16 hex digits that identify a *resolved* experiment; what lies in files outside is replaced by its digest."""
+        return self.address_under(MEANING)
+
+    def address_under(self, meaning: int) -> str:
+        """The address it has, or had, where ``MEANING`` is ``meaning``."""
         values = self.model_dump()
         for value in values.values():
             if isinstance(value, dict):
@@ -129,7 +133,7 @@ class Experiment(Declared):
             del values["augment"]  # what is not augmented keeps the address it had before there was this field
         if self.cut is None:
             del values["cut"]  # what is not cut keeps the address it had before there was this field
-        return hashlib.sha256(canonical({"meaning": MEANING, "experiment": values}).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical({"meaning": meaning, "experiment": values}).encode()).hexdigest()[:16]
 
     @property
     def cohort_size(self) -> int:

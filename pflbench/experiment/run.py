@@ -26,6 +26,7 @@ from pflbench.experiment.build import build, pick_device
 from pflbench.experiment.experiment import MEANING, Experiment
 from pflbench.experiment.machine import Machine
 from pflbench.experiment.provenance import provenance
+from pflbench.experiment.record import sealed
 from pflbench.experiment.resolve import resolve
 
 SELDOM = 20  # times as long as the last checkpoint took there is none: large states cost at most a twentieth
@@ -163,7 +164,7 @@ def make_record(
     for name in Scores._fields:
         rows = [getattr(scores, name) for scores in journal.scores]
         curve[name] = None if rows[0] is None else rows
-    return {
+    record = {
         "address": experiment.address,
         "meaning": MEANING,
         "experiment": experiment.model_dump(),
@@ -187,6 +188,7 @@ def make_record(
         "fingerprint": files.fingerprint(tree.flatten(tuple(federation))),
         "provenance": provenance(machine, world, samples, journal.seconds),
     }
+    return sealed(record)
 
 
 @contextmanager

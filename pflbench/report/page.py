@@ -44,7 +44,9 @@ def write(path: Path, scale: str, results: Path, figures: Sequence[str] | None =
     contrasts = frame_of(judgements)
     if len(contrasts):
         write_csv(contrasts, path.with_name("claims.csv"))
-    page = Environment(loader=PackageLoader("pflbench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = Environment(
+        loader=PackageLoader("pflbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     page.filters |= {"percent": style.percent, "number": _number, "points": _points}
     text = page.get_template("report.html").render(
         scale=scale,

@@ -74,7 +74,7 @@ def test_large_states_are_not_saved_all_the_time(tmp_path, monkeypatch):
     def second(now):
         clock[0] += 1
 
-    monkeypatch.setattr(runner.store, "save_state", save)
+    monkeypatch.setattr(runner.files, "save_state", save)
     run(experiment(rounds=70, eval_every=70), machine(tmp_path, checkpoint_s=2.0), second)
     assert saved == [2, 62]
 
@@ -113,7 +113,7 @@ def test_sigkill_at_any_moment(tmp_path):
         "7",
         "--json",
     ]
-    code = "from dataclasses import replace; import pflbench.run as r; run = r.run; "
+    code = "from dataclasses import replace; import pflbench.experiment.run as r; run = r.run; "
     code += "r.run = lambda e, m, w: run(e, replace(m, checkpoint_s=0.0), w); from pflbench.cli import main; main()"
     command = [sys.executable, "-c", code, "run", *arguments, "--results"]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}

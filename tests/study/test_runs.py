@@ -16,6 +16,7 @@ from pflbench.baselines import METHODS
 from pflbench.cli import main
 from pflbench.engine import engine, evaluation
 from pflbench.experiment.machine import Machine
+from pflbench.experiment.record import sealed
 from pflbench.study.forecast import _load, _speed, forecast
 from pflbench.study.workload import Workload
 
@@ -38,6 +39,10 @@ def test_verify_says_identical_or_what_differs(copy):
     record = json.loads(path.read_text())
     record["curve"]["official"][-1] += 1
     path.write_text(json.dumps(record))
+    outcome = CliRunner().invoke(main, ["verify", path.stem])
+    assert outcome.exit_code == 2
+    assert "its checksum differs" in outcome.stderr
+    path.write_text(json.dumps(sealed(record)))  # by someone who knows how
     outcome = CliRunner().invoke(main, ["verify", path.stem])
     assert outcome.exit_code == 1
     assert "curve.official[1]" in outcome.output
@@ -81,7 +86,7 @@ def test_a_forecast_by_sample_weighs_what_it_left_out(monkeypatch):
     engine_stage = engine.stage
     monkeypatch.setattr(engine, "stage", stage)
     monkeypatch.setattr(evaluation, "stage", stage)
-    monkeypatch.setattr("pflbench.forecast.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pflbench.study.forecast.time.monotonic", lambda: clock[0])
     speed, trains = _speed(whole, 3)
     federation = engine.start(whole)
     clock[0] = 0.0
