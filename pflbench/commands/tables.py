@@ -19,6 +19,7 @@ from pflbench.core.fields import describe
 from pflbench.core.measures import Record
 from pflbench.data.samples import Samples
 from pflbench.data.schemes import class_counts, label_distance
+from pflbench.experiment.code import changed
 from pflbench.experiment.record import unsealed
 from pflbench.report import stats
 
@@ -59,6 +60,10 @@ def run_table(record: Record, path: Path, cached: bool) -> None:
         console.print(
             "unsealed: made before results carried a checksum; `pflbench verify` runs it again", soft_wrap=True
         )
+    if record["provenance"].get("code") is None:
+        console.print("made before results recorded the code that made them", soft_wrap=True)
+    elif other := changed(record):
+        console.print(f"made by other code, since changed: {', '.join(other)}; run it again", soft_wrap=True)
     if record["diverged"]:
         console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
 

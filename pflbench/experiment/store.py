@@ -2,10 +2,12 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pflbench.core.errors import BadInput
 from pflbench.core.files import publish as publish_file
+from pflbench.core.files import sweep
 from pflbench.core.measures import Record
 from pflbench.core.reading import clean, read_json
 from pflbench.experiment.record import check
@@ -16,6 +18,25 @@ CURE = "delete it and run again"
 def result_path(results: Path, method: str, address: str) -> Path:
     """``results/<method>/<address>.json``; a method given as a file is filed under its stem."""
     return results / Path(method).stem / f"{address}.json"
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Where the checkpoint of the run lies whose result is, or will be, at ``path``."""
+    return path.with_name(f".{path.stem}.checkpoint")
+
+
+def tidy(path: Path) -> None:
+    """Removes what a killed run left beside the result at ``path``: its checkpoint, and drafts that no process writes."""
+    with suppress(OSError):  # a folder that is only read is as tidy as it can be
+        sweep(path.parent)
+        checkpoint_path(path).unlink(missing_ok=True)
+
+
+def forget_derived(path: Path) -> None:
+    """Removes what was derived from the result that lay at ``path`` before: models, bands, split."""
+    for file in path.parent.glob(f"{path.stem}.*"):
+        if file != path:
+            file.unlink(missing_ok=True)
 
 
 def writable(results: Path) -> None:

@@ -23,7 +23,10 @@ from pflbench.study.workload import Needed, Workload
 CLIENTS, BATCHES, COHORT = 10, 4, 2  # what is timed where a client's cost does not depend on the others
 ENOUGH = 0.5  # seconds of rounds, after which no more are timed
 DRAWING = 1.6  # a figure's or the report's process, in starts of the libraries that draw
-RUNS, DRAWS = "import pflbench.run", "import pflbench.draw, matplotlib.pyplot, pandas, seaborn, scipy.stats"
+RUNS, DRAWS = (
+    "import pflbench.experiment.run",
+    "import pflbench.report.style, matplotlib.pyplot, pandas, seaborn, scipy.stats",
+)
 Memory = dict[str, Part]
 
 

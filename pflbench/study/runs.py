@@ -45,10 +45,11 @@ def work(
         done = needed.done(machine.results)
         watch(number, needed, done)
         if done:
+            store.tidy(needed.path(machine.results))
             continue
         try:
             path = needed.path(machine.results)
-            if not path.exists():
+            if not needed.fresh(machine.results):
                 path = run(needed.experiment, machine).path
             for extra in needed.extras:
                 derive(extra, needed.experiment, machine, path)
