@@ -55,6 +55,7 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
         "personal": measures.summary(personal),
         "seconds": record["provenance"]["seconds"],
         "cached": outcome.cached,
+        "diverged": measures.diverged(record),
     }
     if as_json:
         click.echo(json.dumps(summary))

@@ -25,6 +25,7 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
     \b
     pflbench trace accuracy --cell spectral,digits
     """
+    from pflbench.core import measures
     from pflbench.core.fields import pick
     from pflbench.report import finished
     from pflbench.report.figures import accuracy
@@ -45,6 +46,7 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
             "seed": run.seed,
             "GM": accuracy(run, "GM"),
             "PM": accuracy(run, "PM"),
+            "diverged": measures.diverged(run.record),
             "path": str(run.path),
             "commit": run.record["provenance"]["commit"],
             "experiment": run.record["experiment"],
@@ -68,6 +70,8 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
         scores = [f"{100 * score:.1f} %" if score is not None else "" for score in (each["GM"], each["PM"])]
         own = ", ".join(f"{name}={value}" for name, value in fields.items() if name not in shared)
         head = (each["address"], each["label"], each["setting"], str(each["seed"]))
+        if each["diverged"] is not None:
+            scores[0] = f"{scores[0]} diverged".strip()
         table.add_row(*head, *scores, str(each["commit"] or "unknown")[:7], own)
     several = len({each["experiment"]["method"]["name"] for each in rows}) > 1
     if several or len(shared) == len(given[0]):

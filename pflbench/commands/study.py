@@ -93,9 +93,13 @@ def _told(needed: Any) -> str:
 def figure(figures: tuple[str, ...], scale: str, results: Path) -> None:
     """Draw FIGURES (default: all) from finished runs. Needs no torch."""
     from pflbench.report.figures import produce
+    from pflbench.report.finished import load
     from pflbench.study import grid as grids
 
     for name in figures or grids.names():
+        lost = [run.address for run in load(name, scale, results).runs if run.record["diverged"] is not None]
+        if lost:
+            click.echo(f"pflbench: figure {name}: {len(lost)} of its runs diverged: {', '.join(lost)}", err=True)
         for file in produce(name, scale, results):
             click.echo(file)
 

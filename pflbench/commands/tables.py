@@ -64,8 +64,12 @@ def run_table(record: Record, path: Path, cached: bool) -> None:
         console.print("made before results recorded the code that made them", soft_wrap=True)
     elif other := changed(record):
         console.print(f"made by other code, since changed: {', '.join(other)}; run it again", soft_wrap=True)
-    if record["diverged"]:
-        console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
+    lost = measures.diverged(record)
+    if lost is not None:
+        known = [f"{name} {_percent(lost[key])}" for name, key in (("GM", "generic"), ("PM", "personal")) if lost[key]]
+        before = f"; last finite after round {lost['finite_round']}: {', '.join(known)}" if lost["finite_round"] else ""
+        text = f"diverged: numbers are no longer finite at the evaluation of round {lost['round']}{before}"
+        console.print(text, soft_wrap=True)
 
 
 def record_details(record: Record) -> None:
@@ -135,8 +139,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
 
 
 def _default(value: Any) -> str:

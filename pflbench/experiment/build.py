@@ -12,6 +12,7 @@ import torch
 
 from pflbench.core.errors import BadInput
 from pflbench.core.streams import seed_of, stream
+from pflbench.core.tree import State
 from pflbench.data.partitions import hold_out, local_tests, partition, user_tests
 from pflbench.data.samples import Samples
 from pflbench.data.splits import import_split
@@ -39,7 +40,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     seed = experiment.seed
     shape = (int(samples.train_x.shape[1]), int(samples.train_x.shape[2]), int(samples.train_x.shape[3]))
     model = zoo.build(chosen["model"], shape, samples.classes, seed_of(seed, "weights"))
-    network = Network(model.module, experiment.precision)
+    network = Judged(model.module, experiment.precision)
     method = chosen["method"]()
     if experiment.batchnorm == "local":
         method = LocalStatistics(method)
@@ -81,6 +82,14 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     if "cut" in chosen:
         world = cut(world, experiment.rounds, *chosen["cut"](world.clients))
     return world, samples
+
+
+class Judged(Network):
+    """A network whose NaN is no prediction: class -1, which is nobody's, where ``argmax`` would say the first."""
+
+    def predict(self, p: State, x: torch.Tensor) -> torch.Tensor:
+        scores = self.logits(p, x)
+        return torch.where(scores.isnan().any(-1), -1, scores.argmax(-1))
 
 
 def placed(world: engine.World, samples: Samples, model: zoo.Model, machine: Machine) -> engine.World:
