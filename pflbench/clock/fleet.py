@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical, hyper, pick, resolve
+from pflbench.core.files import expanded
 from pflbench.core.reading import read_yaml
 from pflbench.core.registry import Chosen, Kind, Thing, agreed
 from pflbench.core.streams import stream
@@ -79,7 +80,7 @@ def load_fleet(name_or_path: str) -> dict[str, Any]:
     """The description of a fleet: one of the package by its name, or your own by the path of its YAML file."""
     own = "/" in name_or_path or name_or_path.endswith(FLEETS.suffixes)
     name = Path(name_or_path).stem if own else pick(name_or_path, FLEETS.own(), "fleet")
-    file = Path(name_or_path) if own else FOLDER.joinpath(f"{name}.yaml")
+    file = expanded(Path(name_or_path)) if own else FOLDER.joinpath(f"{name}.yaml")
     content = read_yaml(file, "fleet")
     return {"name": name, **content}
 

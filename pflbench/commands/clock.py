@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, results_option
+from pflbench.commands.options import PLACE, Command, data_root_option, option_of, read_experiment, results_option
 from pflbench.core.errors import BadInput
 from pflbench.experiment.machine import Machine
 
@@ -26,7 +26,7 @@ from pflbench.experiment.machine import Machine
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the fleet and its chance.")
 @results_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for times, curves and a Gantt chart per result.")
+@click.option("--out", type=PLACE, help="Folder for times, curves and a Gantt chart per result.")
 @click.option(
     "--round", "first", type=click.IntRange(1), default=2, show_default=True, help="First round of the Gantt chart."
 )
@@ -134,7 +134,7 @@ def calibrate_options(command: Command) -> Command:
 @click.option(
     "--like", default="homogeneous", show_default=True, metavar="NAME|FILE", help="Fleet to take all else from."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write a fleet file, for --fleet FILE.yaml.")
+@click.option("--out", type=PLACE, help="Write a fleet file, for --fleet FILE.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of standard output.")
 def calibrate(
     settings: tuple[str, ...],

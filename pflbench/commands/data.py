@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, counting, data_root_option, option_of, read_experiment, shown
+from pflbench.commands.options import PLACE, Command, counting, data_root_option, option_of, read_experiment, shown
 from pflbench.core.errors import BadInput, printable
 
 
@@ -82,7 +82,7 @@ def partition_show(data_root: Path | None, **given: Any) -> None:
 
 @partition.command("plot")
 @partition_options
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
     """A figure of client x class counts; PATH ends in .png, .pdf or .svg."""
     from pflbench.data.schemes import class_counts
@@ -96,7 +96,7 @@ def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
 
 @partition.command("export")
 @partition_options
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
     """Write the indices with a checksum and a card to PATH (.npz)."""
     from pflbench.data.splits import export_split
@@ -121,7 +121,7 @@ def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
 
 
 @partition.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 @data_root_option
 def partition_import(path: Path, data_root: Path | None) -> None:
     """Check an exported PATH against its data set and show its card; use it with --partition file:path=PATH."""

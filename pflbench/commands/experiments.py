@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import experiment_options, machine_options, read_experiment, results_option
+from pflbench.commands.options import PLACE, experiment_options, machine_options, read_experiment, results_option
 from pflbench.experiment.machine import Machine
 
 
 @click.command()
 @experiment_options
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of experiment fields; flags override it.")
+@click.option("--config", type=PLACE, help="YAML file of experiment fields; flags override it.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the method; may be repeated.")
 @machine_options
 @click.option("--keep-models", is_flag=True, help="Also keep the final states, as safetensors beside the result.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pflbench.commands.options import data_root_option, experiment_options, read_experiment
+from pflbench.commands.options import PLACE, data_root_option, experiment_options, read_experiment
 from pflbench.core.reading import read_yaml
 from pflbench.experiment.experiment import Experiment
 from pflbench.experiment.machine import Machine
@@ -22,7 +22,7 @@ REHEARSAL = 2  # rounds; the first warms libraries up and does not count
 
 @click.command()
 @experiment_options
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of experiment fields; flags override it.")
+@click.option("--config", type=PLACE, help="YAML file of experiment fields; flags override it.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the method; may be repeated.")
 @click.option(
     "--protocol", type=click.Choice(["both", "compute_and_wait", "wait_free"]), default="both", show_default=True
@@ -52,7 +52,7 @@ REHEARSAL = 2  # rounds; the first warms libraries up and does not count
     help="Longest wait for a client's answer, s.",
 )
 @data_root_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for a Gantt chart of the measured runs.")
+@click.option("--out", type=PLACE, help="Folder for a Gantt chart of the measured runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of standard output.")
 def live(
     config: Path | None,

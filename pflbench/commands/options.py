@@ -9,6 +9,7 @@ import click
 from pydantic_core import PydanticUndefined
 
 from pflbench.core.errors import BadInput
+from pflbench.core.files import expanded
 from pflbench.core.reading import read_yaml
 from pflbench.experiment.experiment import Choice, Experiment
 
@@ -22,6 +23,18 @@ class Threads(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         return None if value in (None, "auto") else click.IntRange(1).convert(value, param, ctx)
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]
+    """A path; ``~`` is the user's home."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return expanded(Path(value))
+
+
+PLACE = Place()
 
 
 def shown(default: Any) -> str:
@@ -50,7 +63,7 @@ def option_of(name: str) -> Callable[[Command], Command]:
 def data_root_option(command: Command) -> Command:
     option = click.option(
         "--data-root",
-        type=click.Path(path_type=Path),
+        type=PLACE,
         envvar="PFLBENCH_DATA",
         help="Folder of the data files.  [env: PFLBENCH_DATA]",
     )
@@ -58,9 +71,7 @@ def data_root_option(command: Command) -> Command:
 
 
 def results_option(command: Command) -> Command:
-    return click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)(
-        command
-    )
+    return click.option("--results", type=PLACE, default=Path("results"), show_default=True)(command)
 
 
 def machine_options(command: Command) -> Command:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, counting, machine_options, results_option
+from pflbench.commands.options import PLACE, Command, counting, machine_options, results_option
 from pflbench.core.errors import BadInput
 from pflbench.experiment.machine import Machine
 from pflbench.study.grid import FIGURES
@@ -204,7 +204,7 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
 @click.argument("figures", nargs=-1)
 @scale_option
 @results_option
-@click.option("--out", type=click.Path(path_type=Path), help="[default: paper_figures/out/SCALE/report.html]")
+@click.option("--out", type=PLACE, help="[default: paper_figures/out/SCALE/report.html]")
 def report(figures: tuple[str, ...], scale: str, results: Path, out: Path | None) -> None:
     """Verdicts, tables, figures and every run behind them in one HTML file that needs no network."""
     from pflbench.report.page import write

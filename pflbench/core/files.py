@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def expanded(path: Path) -> Path:
+    """``path`` with the user's home for ``~``; as it is where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """What ``write(draft)`` writes, at ``path``: write, fsync, rename. Raises BadInput if the place cannot be written.
 

@@ -27,6 +27,7 @@ from typing import Any, Never
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical, parse, pick, resolve
+from pflbench.core.files import expanded
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Kind:
 
     def open(self, path: Path) -> Thing:
         """What the user's own file at ``path`` holds. Raises BadInput."""
-        module, digest = load_code(path, self.noun)
+        module, digest = load_code(expanded(path), self.noun)
         return Thing(str(path), self.offered(module, str(path)), module, digest)
 
     def get(self, name: str) -> Any:

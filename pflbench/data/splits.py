@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical
-from pflbench.core.files import publish_bytes
+from pflbench.core.files import expanded, publish_bytes
 from pflbench.core.reading import clean
 from pflbench.data.schemes import Indices, Labels, class_counts, label_distance
 
@@ -204,7 +204,7 @@ def _draw_cells(axes: "Axes", counts: npt.NDArray[np.int64]) -> "QuadMesh":
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Any]]:
     """The four index arrays and the card of a file; BadInput if it is not such a file or was changed."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
+        with open(expanded(path), "rb") as file, np.load(file, allow_pickle=False) as held:
             if sum(member.file_size for member in held.zip.infolist()) > LARGEST:
                 raise BadInput("partition file", path, f"unpacks to more than {LARGEST >> 20} MiB")
             arrays, card = {name: held[name] for name in ARRAYS}, clean(json.loads(str(held["card"])))

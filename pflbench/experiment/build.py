@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +71,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
         validation=validation,
         weight=np.array([1.0 if uniform else float(len(part)) for part in train]),
         cohort_size=experiment.cohort_size,
-        batch_size=experiment.batch_size,
+        batch_size=min(experiment.batch_size, max(map(len, train))),  # padding beyond that would only take time
         seed=seed,
         decay=decay_of(chosen["schedule"], experiment.rounds),
         engine=choose_engine(machine.engine, device, model.convolutional),
@@ -154,6 +156,8 @@ def pick_device(asked: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(asked)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(device.type)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
         raise BadInput("device", asked, "must be auto, cpu or a CUDA device that is there, such as cuda:0") from None
@@ -170,6 +174,22 @@ def set_arithmetic(precision: str, deterministic: bool = True) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(1)  # called even where it is 1 already: MKL takes another path before the first call
     keep_freed_memory()
+
+
+@contextmanager
+def switches_kept() -> Iterator[None]:
+    """Leaves the switches that ``set_arithmetic`` turns, which are torch's for the whole process, as they were."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    kept = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_float32_matmul_precision(matmul)
+        for name, value in kept.items():
+            setattr(cudnn, name, value)
 
 
 def keep_freed_memory() -> None:

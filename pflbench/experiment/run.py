@@ -22,7 +22,7 @@ from pflbench.data.samples import Samples
 from pflbench.engine import engine
 from pflbench.engine.evaluation import Scores, evaluate
 from pflbench.experiment import store
-from pflbench.experiment.build import build, pick_device
+from pflbench.experiment.build import build, pick_device, switches_kept
 from pflbench.experiment.code import changed, code_of, differing
 from pflbench.experiment.experiment import MEANING, Experiment
 from pflbench.experiment.machine import Machine
@@ -76,6 +76,7 @@ class Journal:
         return cls(**{**note, "scores": scores, "costs": [engine.Cost(*row) for row in note["costs"]]})
 
 
+@switches_kept()
 def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], None] = lambda _: None) -> Outcome:
     """The result of ``experiment``: read if it is there, resumed or computed if not.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import hyper
+from pflbench.core.files import expanded
 from pflbench.data.images import Colour, Part, Size, Source, SplitSeed, decode, shape_of, split_off, stamp_of
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
@@ -32,7 +33,7 @@ def source(
 ) -> Source:
     """uint8[n, channels, size, size]. Raises BadInput."""
     out: Counter[str] = Counter()
-    listed = _parts((root / path).expanduser(), out)
+    listed = _parts(root / expanded(Path(path)), out)
     names = listed[0][0]
     parts = [part_of(files, size, colour) for _, files in listed]
     train, test = parts if len(parts) == 2 else split_off(parts[0], split_seed)
@@ -44,7 +45,7 @@ def source(
 
 def identity(root: Path, *, path: PathField, **rest: object) -> str:
     """What tells these very files from others without decoding one: names, sizes and times. Raises BadInput."""
-    folder = (root / path).expanduser()
+    folder = root / expanded(Path(path))
     return stamp_of(folder, (Path(file) for _, files in _parts(folder, Counter()) for file, _ in files))
 
 
