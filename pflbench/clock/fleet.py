@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical, hyper, pick, resolve
+from pflbench.core.files import expanded
+from pflbench.core.reading import read_yaml
 from pflbench.core.registry import Kind, Thing
 from pflbench.core.streams import stream
 
@@ -79,13 +80,8 @@ def load_fleet(name_or_path: str) -> dict[str, Any]:
     """The description of a fleet: one of the package by its name, or your own by the path of its YAML file."""
     own = "/" in name_or_path or name_or_path.endswith(FLEETS.suffixes)
     name = Path(name_or_path).stem if own else pick(name_or_path, FLEETS.own(), "fleet")
-    file = Path(name_or_path) if own else FOLDER.joinpath(f"{name}.yaml")
-    try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadInput("fleet", name_or_path, f"cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BadInput("fleet", name_or_path, f"must be a mapping of the fields {', '.join((*SPREADS, *NUMBERS))}")
+    file = expanded(Path(name_or_path)) if own else FOLDER.joinpath(f"{name}.yaml")
+    content = read_yaml(file, "fleet")
     return {"name": name, **content}
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from pflbench.core.errors import BadInput
+
 KINDS = {"datasets": "dataset", "fleets": "cut"}  # plural -> field of an experiment, where it is not the singular
 
 
@@ -20,7 +22,13 @@ def list_things(kind: str, name: str | None) -> None:
         target = known.get(name)
         tables.describe_one(name, known.text(name), target, page(kind, name))
         return
-    tables.describe_all(kind[:-1], [(name, known.text(name), known.get(name)) for name in known.names()])
+    rows = []
+    for each in known.names():
+        try:
+            rows.append((each, known.text(each), known.get(each)))
+        except BadInput as error:  # a broken plug-in takes nothing else down
+            click.echo(f"pflbench: {error}", err=True)
+    tables.describe_all(kind[:-1], rows)
 
 
 def registry_of(kind: str) -> Any:

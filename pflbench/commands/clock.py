@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, data_root_option, option_of, read_experiment, results_option
+from pflbench.commands.options import PLACE, Command, data_root_option, option_of, read_experiment, results_option
 from pflbench.core.errors import BadInput
 from pflbench.experiment.machine import Machine
 
@@ -26,7 +26,7 @@ from pflbench.experiment.machine import Machine
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the fleet and its chance.")
 @results_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for times, curves and a Gantt chart per result.")
+@click.option("--out", type=PLACE, help="Folder for times, curves and a Gantt chart per result.")
 @click.option(
     "--round", "first", type=click.IntRange(1), default=2, show_default=True, help="First round of the Gantt chart."
 )
@@ -92,10 +92,9 @@ def draw(runs: list[Any], rows: list[Any], asked: tuple[str, ...], out: Path, fi
 def table(rows: list[Any], default: bool) -> None:
     """One row per result and protocol."""
     import pandas as pd
-    from rich.console import Console
 
     from pflbench.clock import replay
-    from pflbench.commands.tables import _table
+    from pflbench.commands.tables import _table, plain_console
     from pflbench.report import clock_figures
 
     shown = _table("method", "protocol", "seconds", "idle", "gain", "down", "up", "in all")
@@ -106,7 +105,7 @@ def table(rows: list[Any], default: bool) -> None:
         faster = f"{row['gain']:.2f}" if row["protocol"] == "wait_free" else ""
         idle, took = f"{100 * row['idle_share']:.0f} %", f"{row['total_s']:,.0f}"
         shown.add_row(names[row["address"]], replay.SHORT[row["protocol"]], took, idle, faster, *sent)
-    console = Console()
+    console = plain_console()
     console.print(shown)
     note = " (the default; --fleet names another)" if default else ""
     console.print(
@@ -135,7 +134,7 @@ def calibrate_options(command: Command) -> Command:
 @click.option(
     "--like", default="homogeneous", show_default=True, metavar="NAME|FILE", help="Fleet to take all else from."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write a fleet file, for --fleet FILE.yaml.")
+@click.option("--out", type=PLACE, help="Write a fleet file, for --fleet FILE.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of standard output.")
 def calibrate(
     settings: tuple[str, ...],

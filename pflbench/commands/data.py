@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, counting, data_root_option, option_of, read_experiment, shown
-from pflbench.core.errors import BadInput
+from pflbench.commands.options import PLACE, Command, counting, data_root_option, option_of, read_experiment, shown
+from pflbench.core.errors import BadInput, printable
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--list", "listing", is_flag=True, help="Show what is prepared, its size and checksum; reads every byte.")
+@click.option("--force", is_flag=True, help="Make it again, whatever is there.")
 @data_root_option
-def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
+def prepare(name: str | None, listing: bool, force: bool, data_root: Path | None) -> None:
     """Fetch, verify and resize data set NAME once; runs are offline afterwards. NAME may have fields.
 
     \b
@@ -37,11 +38,15 @@ def prepare(name: str | None, listing: bool, data_root: Path | None) -> None:
         raise BadInput("name", "missing", f"give one of {', '.join(DATASETS.names())}, or --list")
     chosen, given = DATASETS.parse(name)
     with counting(name) as watch:
-        datasets.prepare(chosen, data_root, given, watch)
+        why = datasets.prepare(chosen, data_root, given, watch, force)
+    if why:
+        click.echo(f"prepared again: {why}", err=True)
     samples = datasets.load(chosen, data_root, given)
     click.echo(
         f"{samples.name}: {len(samples.train_y)} training and {len(samples.test_y)} test images, verified, in {data_root}"
     )
+    for line in datasets.told(chosen, data_root, given, samples):
+        click.echo(printable(line))
 
 
 @click.group()
@@ -77,7 +82,7 @@ def partition_show(data_root: Path | None, **given: Any) -> None:
 
 @partition.command("plot")
 @partition_options
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
     """A figure of client x class counts; PATH ends in .png, .pdf or .svg."""
     from pflbench.data.schemes import class_counts
@@ -91,7 +96,7 @@ def partition_plot(path: Path, data_root: Path | None, **given: Any) -> None:
 
 @partition.command("export")
 @partition_options
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
     """Write the indices with a checksum and a card to PATH (.npz)."""
     from pflbench.data.splits import export_split
@@ -116,7 +121,7 @@ def partition_export(path: Path, data_root: Path | None, **given: Any) -> None:
 
 
 @partition.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 @data_root_option
 def partition_import(path: Path, data_root: Path | None) -> None:
     """Check an exported PATH against its data set and show its card; use it with --partition file:path=PATH."""

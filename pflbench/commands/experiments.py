@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import experiment_options, machine_options, read_experiment, results_option
+from pflbench.commands.options import PLACE, experiment_options, machine_options, read_experiment, results_option
 from pflbench.experiment.machine import Machine
 
 
 @click.command()
 @experiment_options
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of experiment fields; flags override it.")
+@click.option("--config", type=PLACE, help="YAML file of experiment fields; flags override it.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the method; may be repeated.")
 @machine_options
 @click.option("--keep-models", is_flag=True, help="Also keep the final states, as safetensors beside the result.")
@@ -55,6 +55,7 @@ def run(config: Path | None, settings: tuple[str, ...], as_json: bool, **given: 
         "personal": measures.summary(personal),
         "seconds": record["provenance"]["seconds"],
         "cached": outcome.cached,
+        "diverged": measures.diverged(record),
     }
     if as_json:
         click.echo(json.dumps(summary))
@@ -96,7 +97,7 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int, float | None, float 
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[accuracy]}"),
         TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     bar = Progress(*columns, console=Console(stderr=True))
@@ -111,4 +112,5 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int, float | None, float 
     try:
         yield update
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would still print an empty line
+            bar.stop()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pflbench.commands.options import data_root_option, experiment_options, read_experiment, read_yaml
+from pflbench.commands.options import PLACE, data_root_option, experiment_options, read_experiment
+from pflbench.core.reading import read_yaml
 from pflbench.experiment.experiment import Experiment
 from pflbench.experiment.machine import Machine
 
@@ -21,7 +22,7 @@ REHEARSAL = 2  # rounds; the first warms libraries up and does not count
 
 @click.command()
 @experiment_options
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of experiment fields; flags override it.")
+@click.option("--config", type=PLACE, help="YAML file of experiment fields; flags override it.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field of the method; may be repeated.")
 @click.option(
     "--protocol", type=click.Choice(["both", "compute_and_wait", "wait_free"]), default="both", show_default=True
@@ -51,7 +52,7 @@ REHEARSAL = 2  # rounds; the first warms libraries up and does not count
     help="Longest wait for a client's answer, s.",
 )
 @data_root_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for a Gantt chart of the measured runs.")
+@click.option("--out", type=PLACE, help="Folder for a Gantt chart of the measured runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of standard output.")
 def live(
     config: Path | None,
@@ -75,7 +76,11 @@ def live(
     import sys
 
     link = {name: given.pop(name) for name in ("up_mbps", "down_mbps", "latency_ms", "batch_ms", "aggregation_ms")}
-    values = {**SMALL, **(read_yaml(config) if config else {}), **{k: v for k, v in given.items() if v is not None}}
+    values = {
+        **SMALL,
+        **(read_yaml(config, "config") if config else {}),
+        **{k: v for k, v in given.items() if v is not None},
+    }
     experiment = read_experiment(values, None, settings)
     from pflbench.live.federation import Stopped
 
@@ -198,12 +203,10 @@ def draw(runs: dict[Any, "Timeline"], out: Path) -> list[Path]:
 
 def show(report: dict[str, Any]) -> None:
     """A table per protocol: mean seconds of every phase and of the run, measured and predicted; then what to make of it."""
-    from rich.console import Console
-
     from pflbench.clock.replay import SHORT
-    from pflbench.commands.tables import _table
+    from pflbench.commands.tables import _table, plain_console
 
-    protocols, console = report["protocols"], Console()
+    protocols, console = report["protocols"], plain_console()
     for name, each in protocols.items():
         table = _table(f"{SHORT[name]}, seconds", "measured", "predicted")
         for phase, seconds in each["phases"]["measured"].items():

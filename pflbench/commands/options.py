@@ -9,6 +9,8 @@ import click
 from pydantic_core import PydanticUndefined
 
 from pflbench.core.errors import BadInput
+from pflbench.core.files import expanded
+from pflbench.core.reading import read_yaml
 from pflbench.experiment.experiment import Choice, Experiment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -21,6 +23,18 @@ class Threads(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         return None if value in (None, "auto") else click.IntRange(1).convert(value, param, ctx)
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]
+    """A path; ``~`` is the user's home."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return expanded(Path(value))
+
+
+PLACE = Place()
 
 
 def shown(default: Any) -> str:
@@ -49,7 +63,7 @@ def option_of(name: str) -> Callable[[Command], Command]:
 def data_root_option(command: Command) -> Command:
     option = click.option(
         "--data-root",
-        type=click.Path(path_type=Path),
+        type=PLACE,
         envvar="PFLBENCH_DATA",
         help="Folder of the data files.  [env: PFLBENCH_DATA]",
     )
@@ -57,9 +71,7 @@ def data_root_option(command: Command) -> Command:
 
 
 def results_option(command: Command) -> Command:
-    return click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)(
-        command
-    )
+    return click.option("--results", type=PLACE, default=Path("results"), show_default=True)(command)
 
 
 def machine_options(command: Command) -> Command:
@@ -85,7 +97,7 @@ def read_experiment(given: dict[str, Any], config: Path | None, settings: tuple[
     """The experiment of a config file (YAML), overridden by flags, overridden by ``--set field=value`` of the method."""
     values: dict[str, Any] = {}
     if config is not None:
-        values = read_yaml(config)
+        values = read_yaml(config, "config")
     values.update({name: value for name, value in given.items() if value is not None})
     experiment = Experiment.of(values)
     fields = dict(experiment.method.fields)
@@ -97,28 +109,13 @@ def read_experiment(given: dict[str, Any], config: Path | None, settings: tuple[
     return experiment.model_copy(update={"method": experiment.method.model_copy(update={"fields": fields})})
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping read from a YAML file. Raises BadInput."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("config", path, f"cannot be read ({type(error).__name__})") from None
-    except yaml.YAMLError as error:
-        raise BadInput("config", path, f"is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise BadInput("config", path, "must hold `field: value` lines")
-    return values
-
-
 @contextmanager
 def counting(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error: how much of ``name`` is done, elapsed and remaining time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    text, left = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
     bar = Progress(text, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), left, console=Console(stderr=True))
     task = bar.add_task(name)
 
@@ -129,4 +126,5 @@ def counting(name: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield watch
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would still print an empty line
+            bar.stop()

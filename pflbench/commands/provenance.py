@@ -25,6 +25,7 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
     \b
     pflbench trace accuracy --cell spectral,digits
     """
+    from pflbench.core import measures
     from pflbench.core.fields import pick
     from pflbench.report import finished
     from pflbench.report.figures import accuracy
@@ -45,6 +46,7 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
             "seed": run.seed,
             "GM": accuracy(run, "GM"),
             "PM": accuracy(run, "PM"),
+            "diverged": measures.diverged(run.record),
             "path": str(run.path),
             "commit": run.record["provenance"]["commit"],
             "experiment": run.record["experiment"],
@@ -55,8 +57,9 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
         click.echo(json.dumps({"figure": figure, "scale": scale, "runs": rows}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     given = [each["experiment"]["method"]["fields"] for each in rows]
     shared = {name: value for name, value in given[0].items() if all(one.get(name) == value for one in given)}
@@ -67,11 +70,13 @@ def trace(figure: str, scale: str, cell: str | None, results: Path, as_json: boo
         scores = [f"{100 * score:.1f} %" if score is not None else "" for score in (each["GM"], each["PM"])]
         own = ", ".join(f"{name}={value}" for name, value in fields.items() if name not in shared)
         head = (each["address"], each["label"], each["setting"], str(each["seed"]))
+        if each["diverged"] is not None:
+            scores[0] = f"{scores[0]} diverged".strip()
         table.add_row(*head, *scores, str(each["commit"] or "unknown")[:7], own)
     several = len({each["experiment"]["method"]["name"] for each in rows}) > 1
     if several or len(shared) == len(given[0]):
         table.columns.pop()
-    console = Console()
+    console = plain_console()
     console.print(table)
     if shared and not several:
         told = ", ".join(f"{name}={value}" for name, value in shared.items())

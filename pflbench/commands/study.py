@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pflbench.commands.options import Command, counting, machine_options, results_option
+from pflbench.commands.options import PLACE, Command, counting, machine_options, results_option
 from pflbench.core.errors import BadInput
 from pflbench.experiment.machine import Machine
 from pflbench.study.grid import FIGURES
@@ -93,9 +93,13 @@ def _told(needed: Any) -> str:
 def figure(figures: tuple[str, ...], scale: str, results: Path) -> None:
     """Draw FIGURES (default: all) from finished runs. Needs no torch."""
     from pflbench.report.figures import produce
+    from pflbench.report.finished import load
     from pflbench.study import grid as grids
 
     for name in figures or grids.names():
+        lost = [run.address for run in load(name, scale, results).runs if run.record["diverged"] is not None]
+        if lost:
+            click.echo(f"pflbench: figure {name}: {len(lost)} of its runs diverged: {', '.join(lost)}", err=True)
         for file in produce(name, scale, results):
             click.echo(file)
 
@@ -123,8 +127,9 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
         click.echo(json.dumps({"scale": scale, "cores": cores, "wall_s": total, "figures": rows, "memory": held}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("figure", "runs", "there already", "computing left", "disk"):
@@ -132,7 +137,7 @@ def plan(figures: tuple[str, ...], scale: str, cores: int | None, as_json: bool,
     for name, each in bill.figures.items():
         name = "all, each run once" if name == "all" else name
         table.add_row(name, str(each.runs), str(each.cached), _duration(each.seconds), f"{each.disk / 1e6:.1f} MB")
-    console = Console()
+    console = plain_console()
     console.print(table)
     if bill.memory:
         parts = list(dict.fromkeys(part for kept in bill.memory.values() for part in kept))
@@ -177,8 +182,9 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
         click.echo(json.dumps({"scale": scale, "claims": rows}))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pflbench.commands.tables import plain_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("claim", "verdict", "seeds", "what it says, and the contrast that speaks most against it"):
@@ -191,14 +197,14 @@ def claims(figures: tuple[str, ...], scale: str, results: Path, as_json: bool) -
             text = f"{one.setting}, {one.measure}: {pair} = {one.interval.mean:.4f} {inside}"
             text += f"; needs > {each.claim.threshold:g}{'; ' if each.note else ''}{each.note}"
         table.add_row(each.id, each.verdict, str(each.seeds), f"{each.claim.text}\n{text}")
-    Console().print(table, highlight=False)
+    plain_console().print(table, highlight=False)
 
 
 @click.command()
 @click.argument("figures", nargs=-1)
 @scale_option
 @results_option
-@click.option("--out", type=click.Path(path_type=Path), help="[default: paper_figures/out/SCALE/report.html]")
+@click.option("--out", type=PLACE, help="[default: paper_figures/out/SCALE/report.html]")
 def report(figures: tuple[str, ...], scale: str, results: Path, out: Path | None) -> None:
     """Verdicts, tables, figures and every run behind them in one HTML file that needs no network."""
     from pflbench.report.page import write

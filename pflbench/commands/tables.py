@@ -12,13 +12,21 @@ from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from pflbench.core import measures
 from pflbench.core.fields import describe
 from pflbench.core.measures import Record
 from pflbench.data.samples import Samples
 from pflbench.data.schemes import class_counts, label_distance
+from pflbench.experiment.code import changed
+from pflbench.experiment.record import unsealed
 from pflbench.report import stats
+
+
+def plain_console() -> Console:
+    """A console that takes no text for markup: what is printed is what users and strangers wrote."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def run_table(record: Record, path: Path, cached: bool) -> None:
@@ -41,15 +49,27 @@ def run_table(record: Record, path: Path, cached: bool) -> None:
             else [_percent(float(f(np.asarray(counts[-1]), tested))) for f in (stats.macro, stats.worst_decile)]
         )
         table.add_row(model, where, _percent(summary["last"]), _percent(summary["last10"]), *clients)
-    console = Console()
+    console = plain_console()
     console.print(table)
     method, seconds = record["experiment"]["method"]["name"], record["provenance"]["seconds"]
     done = "was there already (cache hit)" if cached else f"took {seconds:.1f} s"
     console.print(
         f"{method} {record['address']}: {record['rounds']} rounds, {done}; {path}", soft_wrap=True, highlight=False
     )
-    if record["diverged"]:
-        console.print(f"diverged: numbers are no longer finite at the evaluation of round {record['diverged']}")
+    if unsealed(record):
+        console.print(
+            "unsealed: made before results carried a checksum; `pflbench verify` runs it again", soft_wrap=True
+        )
+    if record["provenance"].get("code") is None:
+        console.print("made before results recorded the code that made them", soft_wrap=True)
+    elif other := changed(record):
+        console.print(f"made by other code, since changed: {', '.join(other)}; run it again", soft_wrap=True)
+    lost = measures.diverged(record)
+    if lost is not None:
+        known = [f"{name} {_percent(lost[key])}" for name, key in (("GM", "generic"), ("PM", "personal")) if lost[key]]
+        before = f"; last finite after round {lost['finite_round']}: {', '.join(known)}" if lost["finite_round"] else ""
+        text = f"diverged: numbers are no longer finite at the evaluation of round {lost['round']}{before}"
+        console.print(text, soft_wrap=True)
 
 
 def record_details(record: Record) -> None:
@@ -58,7 +78,7 @@ def record_details(record: Record) -> None:
         table = _table(title, "value")
         for name, value in record[title].items():
             table.add_row(name, _plain(value))
-        Console().print(table)
+        plain_console().print(table)
 
 
 def describe_all(noun: str, things: Sequence[tuple[str, str, Any]]) -> None:
@@ -67,12 +87,12 @@ def describe_all(noun: str, things: Sequence[tuple[str, str, Any]]) -> None:
     for name, text, target in things:
         fields = [f"{row.name}={_default(row.default)}" for row in describe(target)]
         table.add_row(name, "\n".join(fields), next(iter(text.strip().splitlines()), ""))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def describe_one(name: str, text: str, target: Any, page: str | None) -> None:
     """Documentation of one thing, its ``page`` in markdown if it has one, and a row per field: type, default, source."""
-    console = Console()
+    console = plain_console()
     if page is not None:
         console.print(Markdown(page))
     else:
@@ -100,7 +120,7 @@ def partition_table(
             str((row > 0).sum()),
             " ".join(f"{n:3d}" for n in row),
         )
-    console = Console()
+    console = plain_console()
     console.print(table)
     sizes = counts.sum(1)
     distance = label_distance(samples.train_y.numpy(), train)
@@ -119,8 +139,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
 
 
 def _default(value: Any) -> str:
@@ -145,11 +165,11 @@ def _flowing(text: str) -> str:
 
 def law_table(method: str, verdicts: Sequence[tuple[str, bool | None, str]]) -> None:
     """One row per law, and a line that counts."""
-    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "not applicable"}
+    words = {True: Text("pass", "green"), False: Text("FAIL", "red"), None: Text("not applicable")}
     table = _table("law", Path(method).stem, "")
     for law, holds, detail in verdicts:
         table.add_row(law, words[holds], detail)
-    console = Console()
+    console = plain_console()
     console.print(table)
     counts = {word: sum(row[1] is word for row in verdicts) for word in words}
     console.print(f"{counts[True]} pass, {counts[False]} fail, {counts[None]} not applicable")

@@ -13,10 +13,26 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import ValidationInfo
 
 from pflbench.core.errors import BadInput
+
+NO_NUMBER = "must be a number or text; true and false are neither"
+
+
+class Declared(BaseModel):
+    """What a file may hold, field by field. A truth value is no number."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not Any and bool not in (wanted, *get_args(wanted)):
+            raise ValueError(NO_NUMBER)
+        return value
+
 
 Target = Any  # a dataclass, or a function with keyword-only arguments
 
@@ -82,6 +98,8 @@ def resolve(target: Target, given: Mapping[str, Any], where: str) -> dict[str, A
 
 def check(annotation: Any, value: Any, field: str) -> Any:
     """``value`` converted to ``annotation``; raises BadInput naming ``field``. Infinite and NaN numbers are refused."""
+    if isinstance(value, bool) and _unpack(annotation)[0] not in (bool, Any):
+        raise BadInput(field, value, NO_NUMBER)
     try:
         result = TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:

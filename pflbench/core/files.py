@@ -1,9 +1,11 @@
 """Files that appear whole or not at all, and named tensors in them. Imports no torch until a tensor is stored."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +15,63 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def expanded(path: Path) -> Path:
+    """``path`` with the user's home for ``~``; as it is where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """What ``write(draft)`` writes, at ``path``: write, fsync, rename. Raises BadInput if the place cannot be written."""
+    """What ``write(draft)`` writes, at ``path``: write, fsync, rename. Raises BadInput if the place cannot be written.
+
+    A draft that was left behind, because its process was killed, is removed by the next one that writes into the folder.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
+        sweep(path.parent)
+        with _held(draft):
+            write(draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
     except OSError as error:
         raise BadInput("output file", path, f"cannot be written: {error.strerror or error}") from None
     finally:
-        if draft.parent.is_dir():
+        with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(draft: Path) -> Iterator[None]:
+    """Locks ``draft`` while it is written; the lock goes with the process, however that ends."""
+    with draft.open("wb") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Removes the drafts in ``folder`` that no living process writes, here or on another machine."""
+    for draft in folder.glob(".*.draft"):
+        number = draft.name.split(".")[-2]
+        if not number.isdigit() or _alive(int(number)):
+            continue
+        with suppress(OSError), draft.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def publish_bytes(path: Path, write: Callable[..., object]) -> None:
@@ -41,12 +86,20 @@ def publish_bytes(path: Path, write: Callable[..., object]) -> None:
 
 def save_state(path: Path, leaves: Mapping[str, "Tensor"], note: dict[str, Any]) -> None:
     """Writes named tensors and a JSON note as one safetensors file, with a checksum over both."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: leaf.detach().cpu().contiguous() for name, leaf in leaves.items()}
     text = json.dumps(note, separators=(",", ":"), allow_nan=False)
     metadata = {"note": text, "checksum": fingerprint(plain, text)}
-    publish(path, lambda draft: save_file(plain, draft, metadata))
+
+    def write(draft: Path) -> None:
+        try:
+            save_file(plain, draft, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    publish(path, write)
 
 
 def load_state(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:

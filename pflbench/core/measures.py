@@ -30,3 +30,19 @@ def selected(record: Record, which: str) -> int | None:
 def summary(curve: NDArray[np.float64] | None) -> dict[str, float] | None:
     """The last evaluation and the mean of the last ten."""
     return None if curve is None else {"last": float(curve[-1]), "last10": float(curve[-LAST:].mean())}
+
+
+def diverged(record: Record) -> dict[str, int | float | None] | None:
+    """None if all numbers stayed finite. Else the first evaluation at which they were not any more, by its ``round``, and
+    the last before it: ``finite_round`` and the accuracies there, ``generic`` and ``personal``; None where there is none.
+    """
+    if record["diverged"] is None:
+        return None
+    before = record["curve"]["rounds"].index(record["diverged"]) - 1
+    curves = {"generic": generic_curve(record), "personal": local_curve(record, "personal")}
+    scores = {name: None if curve is None or before < 0 else float(curve[before]) for name, curve in curves.items()}
+    return {
+        "round": record["diverged"],
+        "finite_round": None if before < 0 else record["curve"]["rounds"][before],
+        **scores,
+    }

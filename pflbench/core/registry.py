@@ -6,21 +6,28 @@ is resolved by one loop, and a world is built from what was found, not from name
 """
 
 import ast
+import builtins
 import hashlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_loader
+from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any
+from typing import Any, Never
 
 from pflbench.core.errors import BadInput
-from pflbench.core.fields import parse, pick, resolve
+from pflbench.core.fields import canonical, parse, pick, resolve
+from pflbench.core.files import expanded
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,18 @@ class Kind:
         if pick(name, self.names(), self.noun) in self.own():
             return self.load(name)
         point = plugins(self.group)[name]
-        module = importlib.import_module(point.module)
-        target = getattr(module, point.attr) if point.attr else self.offered(module, name)
-        return Thing(name, target, module, digest_of(Path(module.__file__ or "").read_bytes()))
+        try:
+            digest = package_digest(point.module)
+            module = importlib.import_module(point.module)
+            target = getattr(module, point.attr) if point.attr else self.offered(module, name)
+        except (Exception, SystemExit) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise BadInput(self.noun, name, f"the installed plug-in {point.value} cannot be used: {told}") from error
+        return Thing(name, target, module, digest)
 
     def open(self, path: Path) -> Thing:
         """What the user's own file at ``path`` holds. Raises BadInput."""
-        module, digest = load_code(path, self.noun)
+        module, digest = load_code(expanded(path), self.noun)
         return Thing(str(path), self.offered(module, str(path)), module, digest)
 
     def get(self, name: str) -> Any:
@@ -197,32 +209,120 @@ def agreed(name: str, asked: str | None, digest: str | None) -> str | None:
 
 def digest_of(source: bytes) -> str:
     """Hash of code, comments and layout aside: 16 hex digits. Raises SyntaxError or ValueError for what is no Python."""
-    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:16]
+    return hashlib.sha256(_spelled(ast.parse(source)).encode()).hexdigest()[:16]
+
+
+def _spelled(node: Any) -> str:
+    """Code as text; what is empty is left out, so that a Python which knows more kinds of code spells it the same."""
+    if isinstance(node, ast.AST):
+        parts = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return f"{type(node).__name__}({','.join(f'{name}={_spelled(value)}' for name, value in parts)})"
+    return f"[{','.join(map(_spelled, node))}]" if isinstance(node, list) else repr(node)
+
+
+def digest_of_all(sources: Mapping[str, bytes]) -> str:
+    """Hash of the code of several files, by name; that of one is its own."""
+    each = {name: digest_of(source) for name, source in sources.items()}
+    return next(iter(each.values())) if len(each) == 1 else hashlib.sha256(canonical(each).encode()).hexdigest()[:16]
 
 
 def load_code(path: Path, noun: str) -> tuple[ModuleType, str]:
-    """The module in a user's own file, and the digest of the bytes that were run; a file that was edited is run anew.
+    """The module in a user's own file, and the digest of what was run: the file, and what it imports from its own folder.
 
-    Raises BadInput naming ``noun`` if that cannot be done.
+    What was edited is run anew. Raises BadInput naming ``noun`` if that cannot be done.
     """
     if not path.is_file():
         raise BadInput(noun, path, "no such file")
     try:
-        source = path.read_bytes()
-        digest = digest_of(source)
-        mark = hashlib.sha256(str(path.resolve()).encode() + source).hexdigest()[:12]
-        name = f"pflbench_own_{path.stem}_{mark}"
-        if name not in sys.modules:
-            module = sys.modules[name] = ModuleType(name)
-            module.__file__ = str(path.resolve())
-            try:
-                exec(compile(source, module.__file__, "exec"), vars(module))
-            except BaseException:
-                del sys.modules[name]
-                raise
-    except Exception as error:
+        if path.resolve() not in _LOADED or not _LOADED[path.resolve()].current():
+            _LOADED[path.resolve()] = Folder(path.resolve())
+    except (Exception, SystemExit) as error:
         raise BadInput(noun, path, f"cannot be imported: {type(error).__name__}: {error}") from error
-    return sys.modules[name], digest
+    found = _LOADED[path.resolve()]
+    return found.module, digest_of_all(found.sources)
+
+
+class Folder(MetaPathFinder, Loader):
+    """A user's own file and what it imports from its own folder, under names that nothing else has.
+
+    sources: what was run, by its place in the folder; nothing is added once the file is loaded. Names of the standard
+    library and of what methods are made of stay what they are, whatever lies beside the file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.folder, self.loaded, self.sources = file.parent, False, dict[str, bytes]()
+        self.name = f"pflbench_own_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{next(_COUNT)}"
+        self.builtins = {**vars(builtins), "__import__": self._import}
+        package = sys.modules[self.name] = ModuleType(self.name)
+        package.__path__ = []
+        sys.meta_path.append(self)
+        try:
+            own = f"{self.name}.{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}"
+            self.module = sys.modules[own] = module_from_spec(spec_from_loader(own, self, origin=str(file)) or _none())
+            self.exec_module(self.module)
+        except BaseException:
+            for each in [each for each in sys.modules if each == self.name or each.startswith(f"{self.name}.")]:
+                del sys.modules[each]
+            raise
+        finally:
+            sys.meta_path.remove(self)
+            self.loaded = True
+
+    def current(self) -> bool:
+        """Whether the files are still what was run."""
+        files = {name: self.folder / name for name in self.sources}
+        return all(file.is_file() and file.read_bytes() == self.sources[name] for name, file in files.items())
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith(f"{self.name}."):
+            return None
+        place = self.folder.joinpath(*name.split(".")[1:])
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                return spec_from_loader(name, self, origin=str(file), is_package=file.name == "__init__.py")
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        file = Path(str((module.__spec__ or _none()).origin))
+        source = self.sources[file.relative_to(self.folder).as_posix()] = file.read_bytes()
+        vars(module).update(__file__=str(file), __builtins__=self.builtins)
+        exec(compile(source, file, "exec"), vars(module))
+
+    def _import(self, name: str, a: Any = None, b: Any = None, fromlist: Any = (), level: int = 0) -> ModuleType:
+        """As ``__import__``, but what lies beside the file comes first."""
+        first, full = name.partition(".")[0], f"{self.name}.{name}"
+        beside = (self.folder / f"{first}.py", self.folder / first / "__init__.py")
+        if level or first in FIXED or not any(file.is_file() for file in beside):
+            return builtins.__import__(name, a, b, fromlist, level)
+        if self.loaded and full not in sys.modules:
+            raise ImportError(f"import {name} at the top of the file: what is imported later would not identify a run")
+        found = builtins.__import__(full, a, b, fromlist or ("",), 0)
+        return found if fromlist else sys.modules[f"{self.name}.{first}"]
+
+
+FIXED = {*sys.stdlib_module_names, "pflbench", "torch", "numpy"}
+_LOADED: dict[Path, Folder] = {}
+_COUNT = count()
+
+
+def _none() -> Never:
+    raise ImportError("no specification of the module")
+
+
+@cache
+def package_digest(name: str) -> str:
+    """Hash of the code of an installed module, or of its whole package, before it is imported for the first time."""
+    spec = find_spec(name.partition(".")[0])
+    if spec is None or spec.origin is None:  # a namespace of several packages
+        spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+    file = Path(spec.origin)
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    return digest_of_all({each.relative_to(file.parent).as_posix(): each.read_bytes() for each in files})
 
 
 @cache

@@ -8,6 +8,7 @@ One module of ``sets`` each, found by its file name; or a user's own file. It ha
   the network. Optionally ``at_hand(root: Path) -> Source | None``: official files in ``root`` that a run may read as
   they are, without a network, and ``files(root: Path) -> list[Path]``, which these are. A data set with fields
   is identified by its content, and so is a copy of one without that is not made of official files; else by its name.
+  Optionally ``identity(root: Path, *, fields) -> str``: what tells the files it is made of from others, none decoded.
 
 Listing them imports none, and so neither torch. ``load`` never touches a network.
 """
@@ -29,6 +30,9 @@ from pflbench.data.samples import OFFICIAL, Prepared, Samples
 
 if TYPE_CHECKING:
     from pflbench.data.images import Source
+
+
+MOST = 30  # classes that are told by name
 
 
 class _DataSets(Modules):
@@ -126,27 +130,48 @@ def prepare(
     root: Path,
     given: Mapping[str, Any] | None = None,
     watch: Callable[[int, int], object] = lambda done, total: None,
-) -> None:
+    force: bool = False,
+) -> str:
     """Fetches the named data set into ``root`` unless it is there, whole; ``watch``: told of images done and in all.
 
-    Raises BadInput if there is nothing to fetch or it cannot be done.
+    Where the files that it was made of have changed since, it is made again; ``force``: in any case. Returns why it was
+    made again, if it was. Raises BadInput if there is nothing to fetch or it cannot be done.
     """
     thing, values = DATASETS.find(name), resolve(name, given or {})
     module = _module(thing)
     if hasattr(module, "source"):
         from pflbench.data import prepared
 
-        prepared.prepare(
-            _place(root, thing, values),
-            name,
-            values,
-            lambda: _fit(module.source(root, **values), spell(name, values)),
-            watch,
-        )
-    elif hasattr(module, "prepare"):
+        stamp, place = "", _place(root, thing, values)
+        if hasattr(module, "identity"):
+            with suppress(BadInput):  # they may be gone: what was made of them is not
+                stamp = module.identity(root, **values)
+
+        def make() -> "Source":
+            return _fit(module.source(root, **values), spell(name, values))
+
+        return prepared.prepare(place, name, values, make, watch, stamp, force)
+    if hasattr(module, "prepare"):
         module.prepare(root)
-    else:
-        raise BadInput("dataset", name, "comes with the package: there is nothing to prepare")
+        return ""
+    raise BadInput("dataset", name, "comes with the package: there is nothing to prepare")
+
+
+def told(name: str, root: Path, given: Mapping[str, Any], samples: Samples) -> list[str]:
+    """What a prepared data set holds and what was left out, in lines."""
+    from pflbench.data import prepared
+
+    path = _place(root, DATASETS.find(name), resolve(name, given))
+    card = prepared.card_of(path) if path.is_file() else {"names": [], "left_out": []}
+    train, test = (part.bincount(minlength=samples.classes).tolist() for part in (samples.train_y, samples.test_y))
+    names = card["names"] or list(map(str, range(samples.classes)))
+    each = [f"{name} ({a} + {b})" for name, a, b in zip(names, train, test, strict=True)]
+    more = [f"... and {len(each) - MOST} more"] if len(each) > MOST else []
+    lines = [f"{samples.classes} classes (images to train + test): {', '.join([*each[:MOST], *more])}"]
+    untrained = [name for name, count in zip(names, train, strict=True) if not count]
+    if untrained:
+        lines.append(f"{len(untrained)} classes are never trained: {', '.join(untrained[:MOST])}")
+    return lines + ([f"left out: {'; '.join(card['left_out'])}"] if card["left_out"] else [])
 
 
 def listing(root: Path) -> list[Prepared]:

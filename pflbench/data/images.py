@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -42,7 +43,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set that can be read. origin: where it comes from, for a result's provenance. user: column of the users."""
+    """A data set that can be read. origin: where it comes from, for a result's provenance. user: column of the users.
+
+    names: of the classes, where they have some. left_out: what was there and is not in it, in words. stamp: what tells
+    the files that it is made of from others; empty where that is not known.
+    """
 
     train: Part
     test: Part
@@ -50,6 +55,9 @@ class Source:
     shape: tuple[int, int, int]  # channels, height, width
     origin: str
     user: str = ""
+    names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    stamp: str = ""
 
 
 def shape_of(size: int, colour: str) -> tuple[int, int, int]:
@@ -99,7 +107,8 @@ def read_all(source: Source, train: npt.NDArray[np.uint8], test: npt.NDArray[np.
 def split_off(part: Part, seed: int) -> tuple[Part, Part]:
     """(training, test) where there is no test set: of the images sorted by user, or else by class, every fifth.
 
-    Within a user or class the order is drawn from ``seed``, so the law is: a fifth, at random, stratified.
+    Within a user or class the order is drawn from ``seed``, so the law is: a fifth, at random, stratified; but a class
+    that no image would be left of keeps one to train on.
     """
     from pflbench.core.streams import stream
 
@@ -108,7 +117,17 @@ def split_off(part: Part, seed: int) -> tuple[Part, Part]:
     order = order[np.argsort(key[order], kind="stable")]
     test = np.zeros(len(order), bool)
     test[order[::5]] = True
+    never = ~np.isin(part.labels, part.labels[~test])  # of a class that would be tested and not trained on
+    for label in np.unique(part.labels[never]):
+        test[order[part.labels[order] == label][0]] = False
     return part.take(np.flatnonzero(~test)), part.take(np.flatnonzero(test))
+
+
+def stamp_of(folder: Path, files: Iterable[Path]) -> str:
+    """64 hex digits of names below ``folder``, sizes and times of ``files``."""
+    rows = sorted((file.relative_to(folder).as_posix(), file.stat()) for file in files)
+    text = "\n".join(f"{name}\0{about.st_size}\0{about.st_mtime_ns}" for name, about in rows)
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def coded(values: Iterable[Any], known: list[Any] | None = None) -> tuple[Numbers, list[Any]]:

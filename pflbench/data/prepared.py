@@ -27,6 +27,9 @@ FOLDER = "prepared"  # below the data root
 ALIGNMENT = 4096  # the data begin at a multiple of so many bytes
 ROOM = 1024  # bytes for what a card says once all data are there: moments and checksum
 KINDS: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "U8": np.dtype("u1")}
+CARD = {"name", "fields", "images", "classes", "origin", "user", "names", "left_out", "stamp", "mean", "std"}
+CARD |= {"checksum", "seal"}
+LONGEST = 2**26  # bytes of a header
 Card = dict[str, Any]
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # name -> (kind, shape), in the order of the file
 
@@ -37,15 +40,31 @@ def path_of(root: Path, name: str, fields: Mapping[str, Any]) -> Path:
     return root / FOLDER / f"{name}{mark}.safetensors"
 
 
-def prepare(path: Path, name: str, fields: Mapping[str, Any], make: Callable[[], Source], watch: Watch) -> None:
-    """Publishes what ``make`` returns at ``path``, unless it is there already and whole. Raises BadInput."""
+def prepare(
+    path: Path,
+    name: str,
+    fields: Mapping[str, Any],
+    make: Callable[[], Source],
+    watch: Watch,
+    stamp: str = "",
+    force: bool = False,
+) -> str:
+    """Publishes what ``make`` returns at ``path``, unless it is there already, whole and made of what ``stamp`` says.
+
+    Returns why it was made again, if it was. Raises BadInput.
+    """
     _sweep(path.parent)
-    try:
-        check(path)
-    except BadInput:
-        if path.is_file():
-            path.unlink()
-        write(path, name, fields, make(), watch)
+    why = ""
+    if path.is_file():
+        try:
+            made = check(path)["stamp"]
+            why = "asked for" if force else "" if stamp in ("", made) else "the files that it was made of have changed"
+            if not why:
+                return ""
+        except BadInput as error:
+            why = error.allowed
+    write(path, name, fields, make(), watch, again=bool(why))
+    return why
 
 
 def listing(root: Path) -> Iterator[tuple[Path, Card | None, bool]]:
@@ -59,8 +78,11 @@ def listing(root: Path) -> Iterator[tuple[Path, Card | None, bool]]:
         yield path, card, whole
 
 
-def write(path: Path, name: str, fields: Mapping[str, Any], source: Source, watch: Watch) -> None:
-    """Reads ``source`` and publishes it at ``path``. Raises BadInput, and publishes nothing, if that cannot be done."""
+def write(path: Path, name: str, fields: Mapping[str, Any], source: Source, watch: Watch, again: bool = False) -> None:
+    """Reads ``source`` and publishes it at ``path``. Raises BadInput, and publishes nothing, if that cannot be done.
+
+    again: also in the place of what is there.
+    """
     layout = _layout(source)
     card = {
         "name": name,
@@ -69,12 +91,15 @@ def write(path: Path, name: str, fields: Mapping[str, Any], source: Source, watc
         "classes": source.classes,
         "origin": source.origin,
         "user": source.user,
+        "names": list(source.names),
+        "left_out": list(source.left_out),
+        "stamp": source.stamp,
     }
     start = -(-(len(_header(layout, card)) + ROOM) // ALIGNMENT) * ALIGNMENT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _draft(path) as file:
-            if path.exists():
+            if path.exists() and not again:
                 return
             _reserve(file, start + _bytes(layout))
             arrays = _map(file, layout, start)
@@ -87,6 +112,7 @@ def write(path: Path, name: str, fields: Mapping[str, Any], source: Source, watc
                 array.flush()
             mean, std = moments(torch.from_numpy(arrays["train_x"]))
             card |= {"mean": mean, "std": std, "checksum": _checksum(file, start)}
+            card["seal"] = _seal(card, _arrays(layout))
             header = _header(layout, card).ljust(start - 8)
             file.seek(0)
             file.write(len(header).to_bytes(8, "little") + header)
@@ -167,13 +193,23 @@ def _bytes(layout: Layout) -> int:
 
 def _header(layout: Layout, card: Card) -> bytes:
     """The header of a safetensors file, without its length."""
-    entries: dict[str, Any] = {"__metadata__": {"card": canonical(card)}}
-    at = 0
+    return json.dumps({"__metadata__": {"card": canonical(card)}, **_arrays(layout)}).encode()
+
+
+def _arrays(layout: Layout) -> dict[str, Any]:
+    """What a header says of the arrays."""
+    entries, at = dict[str, Any](), 0
     for name, (kind, shape) in layout.items():
         size = math.prod(shape) * KINDS[kind].itemsize
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
-    return json.dumps(entries).encode()
+    return entries
+
+
+def _seal(card: Card, arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of what a card says, the data's checksum in it, and of how the arrays lie; 64 hex digits."""
+    told = {name: value for name, value in card.items() if name != "seal"}
+    return hashlib.sha256(canonical([told, arrays]).encode()).hexdigest()
 
 
 def _map(file: IO[bytes], layout: Layout, start: int) -> dict[str, np.memmap[Any, Any]]:
@@ -186,18 +222,23 @@ def _map(file: IO[bytes], layout: Layout, start: int) -> dict[str, np.memmap[Any
 
 
 def _open(path: Path) -> tuple[Card, int]:
-    """(card, where the data begin). Raises BadInput for what is no prepared file."""
+    """(card, where the data begin). Raises BadInput for what is no prepared file, or whose card was changed."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if size > path.stat().st_size:
+            if size > min(path.stat().st_size, LONGEST):
                 raise ValueError("cut off")
-            card = json.loads(json.loads(file.read(size))["__metadata__"]["card"])
-            missing = {"name", "fields", "images", "classes", "origin", "user", "mean", "std", "checksum"} - card.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            header = json.loads(file.read(size))
+            card = json.loads(header.pop("__metadata__")["card"])
+            missing = CARD - card.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput("prepared data", path, f"is damaged ({type(error).__name__}); prepare it again") from None
+    if missing == {"names", "left_out", "stamp", "seal"}:
+        raise BadInput("prepared data", path, "was made before cards had a checksum; prepare it again")
     if missing:
         raise BadInput("prepared data", path, f"is damaged (its card lacks {sorted(missing)}); prepare it again")
+    if card["seal"] != _seal(card, header):
+        raise BadInput("prepared data", path, "is damaged (the checksum of its card differs); prepare it again")
     return card, 8 + size
 
 

@@ -5,27 +5,47 @@ int64[C + 1], where each client's begin, and ``card``, JSON text. Nothing is pic
 """
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical
-from pflbench.core.files import publish_bytes
+from pflbench.core.files import expanded, publish_bytes
+from pflbench.core.reading import clean
 from pflbench.data.schemes import Indices, Labels, class_counts, label_distance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
+LARGEST = 2**31  # bytes that a file may unpack to
 ARRAYS = ("train", "train_offsets", "test", "test_offsets")
+
+
+class Card(BaseModel):
+    """What a file says of itself. seal: since cards carry one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    dataset: str
+    scheme: str
+    fields: dict[str, Any]
+    seed: int
+    clients: int
+    label_distance: float
+    train_size: int
+    test_size: int
+    train_sizes: list[int]
+    test_sizes: list[int]
+    class_counts: list[list[int]]
+    checksum: str
+    seal: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +89,7 @@ def make_split(
 
 def export_split(path: Path, split: Split) -> None:
     """Writes the file; it appears whole or not at all. Raises BadInput if the place cannot be written."""
-    arrays = {**_pack(split.train, split.test), "card": np.array(canonical(split.card))}
+    arrays = {**_pack(split.train, split.test), "card": np.array(canonical({**split.card, "seal": _seal(split.card)}))}
     publish_bytes(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
@@ -184,15 +204,24 @@ def _draw_cells(axes: "Axes", counts: npt.NDArray[np.int64]) -> "QuadMesh":
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Any]]:
     """The four index arrays and the card of a file; BadInput if it is not such a file or was changed."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
-            arrays, card = {name: held[name] for name in ARRAYS}, json.loads(str(held["card"]))
+        with open(expanded(path), "rb") as file, np.load(file, allow_pickle=False) as held:
+            if sum(member.file_size for member in held.zip.infolist()) > LARGEST:
+                raise BadInput("partition file", path, f"unpacks to more than {LARGEST >> 20} MiB")
+            arrays, card = {name: held[name] for name in ARRAYS}, clean(json.loads(str(held["card"])))
     except OSError as error:
         raise BadInput("partition file", path, f"cannot be read: {error.strerror or error}") from None
-    except (BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
+    except BadInput:
+        raise
+    except Exception:  # of half a dozen libraries, each with errors of its own
         raise BadInput("partition file", path, "not a whole file written by `pflbench partition export`") from None
-    if not isinstance(card, dict) or any(a.dtype != np.int64 or a.ndim != 1 for a in arrays.values()):
+    try:
+        Card.model_validate(card)
+        fits = all(a.dtype == np.int64 and a.ndim == 1 for a in arrays.values())
+    except ValidationError:
+        fits = False
+    if not fits:
         raise BadInput("partition file", path, "not a file written by `pflbench partition export`")
-    if card.get("checksum") != _checksum(arrays):
+    if card["checksum"] != _checksum(arrays) or card.pop("seal", _seal(card)) != _seal(card):
         raise BadInput("partition file", path, "the checksum differs: the file was changed; export it again")
     return arrays, card
 
@@ -207,6 +236,11 @@ def _pack(train: Sequence[Indices], test: Sequence[Indices]) -> dict[str, npt.ND
 
 def _unpack(arrays: Mapping[str, npt.NDArray[np.int64]], name: str) -> list[Indices]:
     return np.split(arrays[name], arrays[f"{name}_offsets"][1:-1])
+
+
+def _seal(card: Mapping[str, Any]) -> str:
+    """SHA-256 of what a card says, the indices' checksum in it; 64 hex digits."""
+    return sha256(canonical({name: value for name, value in card.items() if name != "seal"}).encode()).hexdigest()
 
 
 def _checksum(arrays: Mapping[str, npt.NDArray[np.int64]]) -> str:

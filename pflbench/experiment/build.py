@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from pflbench.core.errors import BadInput
 from pflbench.core.streams import seed_of, stream
+from pflbench.core.tree import State
 from pflbench.data.partitions import hold_out, local_tests, partition, user_tests
 from pflbench.data.samples import Samples
 from pflbench.data.splits import import_split
@@ -40,7 +43,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     shape = (int(samples.train_x.shape[1]), int(samples.train_x.shape[2]), int(samples.train_x.shape[3]))
     zoo.refuse_small(chosen["model"], shape)
     model = zoo.build(chosen["model"], shape, samples.classes, seed_of(seed, "weights"))
-    network = Network(model.module, experiment.precision)
+    network = Judged(model.module, experiment.precision)
     method = chosen["method"].make()
     if experiment.batchnorm == "local":
         method = LocalStatistics(method)
@@ -69,7 +72,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
         validation=validation,
         weight=np.array([1.0 if uniform else float(len(part)) for part in train]),
         cohort_size=experiment.cohort_size,
-        batch_size=experiment.batch_size,
+        batch_size=min(experiment.batch_size, max(map(len, train))),  # padding beyond that would only take time
         seed=seed,
         decay=decay_of(chosen["schedule"].make, experiment.rounds),
         engine=choose_engine(machine.engine, device, model.convolutional),
@@ -82,6 +85,14 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     if "cut" in chosen:
         world = cut(world, experiment.rounds, *chosen["cut"].make(world.clients))
     return world, samples
+
+
+class Judged(Network):
+    """A network whose NaN is no prediction: class -1, which is nobody's, where ``argmax`` would say the first."""
+
+    def predict(self, p: State, x: torch.Tensor) -> torch.Tensor:
+        scores = self.logits(p, x)
+        return torch.where(scores.isnan().any(-1), -1, scores.argmax(-1))
 
 
 def placed(world: engine.World, samples: Samples, model: zoo.Model, machine: Machine) -> engine.World:
@@ -146,6 +157,8 @@ def pick_device(asked: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(asked)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(device.type)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
         raise BadInput("device", asked, "must be auto, cpu or a CUDA device that is there, such as cuda:0") from None
@@ -162,6 +175,22 @@ def set_arithmetic(precision: str, deterministic: bool = True) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(1)  # called even where it is 1 already: MKL takes another path before the first call
     keep_freed_memory()
+
+
+@contextmanager
+def switches_kept() -> Iterator[None]:
+    """Leaves the switches that ``set_arithmetic`` turns, which are torch's for the whole process, as they were."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    kept = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_float32_matmul_precision(matmul)
+        for name, value in kept.items():
+            setattr(cudnn, name, value)
 
 
 def keep_freed_memory() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
 
 from pflbench.core.errors import BadInput
-from pflbench.core.fields import canonical, parse, pick
+from pflbench.core.fields import Declared, canonical, parse, pick
 from pflbench.data.datasets import DATASETS
 
 MEANING = 1  # raised by hand when the same experiment gives other numbers on purpose (tests/test_golden.py)
@@ -45,11 +45,15 @@ def _dataset(value: Any) -> Any:
     return _choice(value)
 
 
+def _uncut(value: Any) -> Any:
+    return None if value == "none" else value
+
+
 Chosen = Annotated[Choice, BeforeValidator(_choice)]
 ChosenData = Annotated[Choice, BeforeValidator(_dataset)]
 
 
-class Experiment(BaseModel):
+class Experiment(Declared):
     """One experiment. The defaults run in seconds on the embedded digits and tell methods apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,7 +67,7 @@ class Experiment(BaseModel):
     )
     clients: int = Field(20, ge=1, description="number of clients")
     participation: float = Field(0.5, gt=0, le=1, description="share of the clients in each round's cohort")
-    rounds: int = Field(40, ge=1, description="communication rounds")
+    rounds: int = Field(40, ge=1, le=1_000_000, description="communication rounds")
     epochs: int = Field(2, ge=1, description="local epochs of the generic stage per round")
     batch_size: int = Field(10, ge=1, description="samples per local step")
     lr: float = Field(0.1, gt=0, description="learning rate of local SGD, per step")
@@ -84,7 +88,7 @@ class Experiment(BaseModel):
     eval_every: int = Field(1, ge=1, description="rounds between evaluations; the last round is always evaluated")
     seed: int = Field(0, ge=0, description="seed of weights, cohorts and batches")
     partition_seed: int | None = Field(None, ge=0, description="seed of the partition; the same as seed if not given")
-    cut: Chosen | None = Field(
+    cut: Annotated[Chosen | None, BeforeValidator(_uncut)] = Field(
         None, description="fleet on which personal work stops when the next generic model arrives; none: it always ends"
     )
 
@@ -111,6 +115,10 @@ class Experiment(BaseModel):
     @property
     def address(self) -> str:
         """16 hex digits that identify a *resolved* experiment; what lies in files outside is replaced by its digest."""
+        return self.address_under(MEANING)
+
+    def address_under(self, meaning: int) -> str:
+        """The address it has, or had, where ``MEANING`` is ``meaning``."""
         values = self.model_dump()
         for value in values.values():
             if isinstance(value, dict):
@@ -125,7 +133,7 @@ class Experiment(BaseModel):
             del values["augment"]  # what is not augmented keeps the address it had before there was this field
         if self.cut is None:
             del values["cut"]  # what is not cut keeps the address it had before there was this field
-        return hashlib.sha256(canonical({"meaning": MEANING, "experiment": values}).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical({"meaning": meaning, "experiment": values}).encode()).hexdigest()[:16]
 
     @property
     def cohort_size(self) -> int:

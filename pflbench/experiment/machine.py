@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pflbench.core.files import expanded
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -28,6 +30,11 @@ class Machine:
     place_clients: Literal["auto", "device", "host", "file"] = "auto"
     keep_models: bool = False
     checkpoint_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "results", expanded(Path(self.results)))
+        if self.data_root is not None:
+            object.__setattr__(self, "data_root", expanded(Path(self.data_root)))
 
     @property
     def cores(self) -> int:

@@ -2,12 +2,14 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from pflbench import __version__
 from pflbench.core.measures import Record
 from pflbench.data.samples import Samples
 from pflbench.engine import engine
@@ -27,14 +29,18 @@ def processor() -> str:
 PACKAGES = ("torch", "numpy", "scikit-learn", "safetensors")
 
 
-def provenance(machine: Machine, world: engine.World, samples: Samples, seconds: float) -> Record:
+def provenance(
+    machine: Machine, world: engine.World, samples: Samples, seconds: float, code: Mapping[str, str]
+) -> Record:
     """Where a result came from; no path, host or user name."""
     device = world.pixels.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "seconds": round(seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
         "commit": commit(),
+        "code": dict(code),
         "device": f"{device.type}: {name}",
         "engine": world.engine,
         "graphs": world.recorder is not None,
@@ -49,9 +55,14 @@ def provenance(machine: Machine, world: engine.World, samples: Samples, seconds:
 
 
 def commit() -> str | None:
-    """The commit of this code, with ``+`` if the tree differs from it; None outside a checkout."""
+    """The commit of this code, with ``+`` if the tree differs from it; None outside a checkout of it.
+
+    A repository that happens to surround the installation does not track this file and is not asked for more.
+    """
     here = Path(__file__).parent
     try:
+        known = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(known, cwd=here, capture_output=True, check=True)
         head = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
         ).stdout.strip()

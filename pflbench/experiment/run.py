@@ -7,7 +7,7 @@ for byte, provenance aside.
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +16,18 @@ from typing import Any
 import torch
 
 from pflbench.core import files, tree
-from pflbench.core.errors import BadInput
+from pflbench.core.errors import BadInput, printable
 from pflbench.core.measures import Record
 from pflbench.data.samples import Samples
 from pflbench.engine import engine
 from pflbench.engine.evaluation import Scores, evaluate
 from pflbench.experiment import store
-from pflbench.experiment.build import build, pick_device
+from pflbench.experiment.build import build, pick_device, switches_kept
+from pflbench.experiment.code import changed, code_of, differing
 from pflbench.experiment.experiment import MEANING, Experiment
 from pflbench.experiment.machine import Machine
 from pflbench.experiment.provenance import provenance
+from pflbench.experiment.record import sealed
 from pflbench.experiment.resolve import resolve
 
 SELDOM = 20  # times as long as the last checkpoint took there is none: large states cost at most a twentieth
@@ -74,6 +76,7 @@ class Journal:
         return cls(**{**note, "scores": scores, "costs": [engine.Cost(*row) for row in note["costs"]]})
 
 
+@switches_kept()
 def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], None] = lambda _: None) -> Outcome:
     """The result of ``experiment``: read if it is there, resumed or computed if not.
 
@@ -82,21 +85,24 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
     resolved = resolve(experiment, machine.data_root)
     experiment = resolved.experiment
     path = store.result_path(machine.results, experiment.method.name, experiment.address)
-    kept = path.with_suffix(".safetensors")
-    if path.exists() and (kept.exists() or not machine.keep_models):
-        return Outcome(store.load(path), path, cached=True)
+    kept, checkpoint = path.with_suffix(".safetensors"), store.checkpoint_path(path)
+    name, code, other = f"{experiment.method.name} {experiment.address}", code_of(experiment), list[str]()
+    if path.exists():
+        found = store.load(path)
+        other = changed(found)
+        if not other and (kept.exists() or not machine.keep_models):
+            store.tidy(path)
+            return Outcome(found, path, cached=True)
+        if other:
+            say(f"{name} was run by other code ({', '.join(other)} changed since); it is run again")
     device = pick_device(machine.device)
     world, samples = build(resolved, machine, device)
     store.writable(machine.results)
-    checkpoint = path.with_name(f".{experiment.address}.checkpoint")
-    federation, journal = engine.start(world), Journal()
-    done = 0
+    federation, journal, done = engine.start(world), Journal(), 0
     if checkpoint.exists():
-        leaves, note = files.load_state(checkpoint)
-        federation = resume(federation, leaves, checkpoint)
-        done, journal = note["done"], Journal.of(note["journal"])
+        federation, journal, done = go_on(federation, journal, checkpoint, experiment, code)
     began, saved, points = time.monotonic(), time.monotonic(), set(experiment.evaluated())
-    pause = machine.checkpoint_s
+    pause, failed = machine.checkpoint_s, ""
     with stopping() as stop:
         for round in range(done, experiment.rounds):
             federation, cost = engine.play(world, federation, round)
@@ -112,23 +118,69 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
                 now = time.monotonic()
                 journal.seconds += now - began
                 began = now
-                files.save_state(
-                    checkpoint, tree.flatten(tuple(federation)), {"done": round + 1, "journal": journal.note()}
-                )
+                note = {"address": experiment.address, "code": code, "done": round + 1, "journal": journal.note()}
+                try:
+                    files.save_state(checkpoint, tree.flatten(tuple(federation)), note)
+                    failed = ""
+                except BadInput as error:  # a full disk costs the checkpoint, not the run
+                    failed = said_once(failed, f"no checkpoint after round {round + 1}, the run goes on: {error}")
                 saved = time.monotonic()
                 if pause:
                     pause = max(machine.checkpoint_s, SELDOM * (saved - now))
             if stop() and not last:
-                raise Interrupted(
-                    f"stopped after round {round + 1} of {experiment.rounds}; the same command goes on from there"
-                )
+                onwards = "without a checkpoint" if failed else "the same command goes on from there"
+                raise Interrupted(f"stopped after round {round + 1} of {experiment.rounds}; {onwards}")
     journal.seconds += time.monotonic() - began
-    record = make_record(experiment, machine, world, samples, federation, journal)
+    record = make_record(experiment, machine, world, samples, federation, journal, code)
+    store.publish(path, record)
+    if other:
+        store.forget_derived(path)
+    checkpoint.unlink(missing_ok=True)
     if machine.keep_models:
         files.save_state(kept, tree.flatten({"w": federation.w, "c": federation.c}), {"address": experiment.address})
-    store.publish(path, record)
-    checkpoint.unlink(missing_ok=True)
     return Outcome(record, path, cached=False)
+
+
+def say(text: str) -> None:
+    """One line about this run, on standard error."""
+    print(f"pflbench: {printable(text)}", file=sys.stderr)
+
+
+def said_once(before: str, text: str) -> str:
+    """``text``, said unless something was said ``before``."""
+    if not before:
+        say(text)
+    return text
+
+
+def go_on(
+    blank: engine.Federation, empty: Journal, path: Path, experiment: Experiment, code: Mapping[str, str]
+) -> tuple[engine.Federation, Journal, int]:
+    """(federation, journal, rounds done) of the checkpoint at ``path``, or the start where it is other code's.
+
+    Raises BadInput for one that is another run's or cannot be.
+    """
+    leaves, note = files.load_state(path)
+    try:
+        done, journal, made = note["done"], Journal.of(note["journal"]), note.get("code", {})
+        found = note.get("address", experiment.address)
+        points = [point for point in experiment.evaluated() if point <= done]
+        fits = 0 < done < experiment.rounds and len(journal.costs) == done and journal.rounds == points
+        fits = fits and len(journal.scores) == len(points)
+        others = differing(made, code)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadInput("checkpoint", path, "is no checkpoint of a run; delete it to start over") from None
+    if found != experiment.address:
+        raise BadInput("checkpoint", path, f"is of another run, {found}; delete it to start over")
+    if others:
+        say(f"{path}: made by other code ({', '.join(others[:3])} changed since); starting over")
+        path.unlink()
+        return blank, empty, 0
+    if not fits:
+        raise BadInput(
+            "checkpoint", path, f"cannot be after {done} of {experiment.rounds} rounds; delete it to start over"
+        )
+    return resume(blank, leaves, path), journal, done
 
 
 def resume(blank: engine.Federation, leaves: dict[str, torch.Tensor], path: Path) -> engine.Federation:
@@ -157,13 +209,14 @@ def make_record(
     samples: Samples,
     federation: engine.Federation,
     journal: Journal,
+    code: Mapping[str, str],
 ) -> Record:
     """The result as plain JSON: raw counts and integers; only ``provenance`` differs between two runs."""
     curve: dict[str, Any] = {"rounds": journal.rounds}
     for name in Scores._fields:
         rows = [getattr(scores, name) for scores in journal.scores]
         curve[name] = None if rows[0] is None else rows
-    return {
+    record = {
         "address": experiment.address,
         "meaning": MEANING,
         "experiment": experiment.model_dump(),
@@ -185,8 +238,9 @@ def make_record(
         },
         "curve": curve,
         "fingerprint": files.fingerprint(tree.flatten(tuple(federation))),
-        "provenance": provenance(machine, world, samples, journal.seconds),
+        "provenance": provenance(machine, world, samples, journal.seconds, code),
     }
+    return sealed(record)
 
 
 @contextmanager

@@ -2,16 +2,41 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pflbench.core.errors import BadInput
 from pflbench.core.files import publish as publish_file
+from pflbench.core.files import sweep
 from pflbench.core.measures import Record
+from pflbench.core.reading import clean, read_json
+from pflbench.experiment.record import check
+
+CURE = "delete it and run again"
 
 
 def result_path(results: Path, method: str, address: str) -> Path:
     """``results/<method>/<address>.json``; a method given as a file is filed under its stem."""
     return results / Path(method).stem / f"{address}.json"
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Where the checkpoint of the run lies whose result is, or will be, at ``path``."""
+    return path.with_name(f".{path.stem}.checkpoint")
+
+
+def tidy(path: Path) -> None:
+    """Removes what a killed run left beside the result at ``path``: its checkpoint, and drafts that no process writes."""
+    with suppress(OSError):  # a folder that is only read is as tidy as it can be
+        sweep(path.parent)
+        checkpoint_path(path).unlink(missing_ok=True)
+
+
+def forget_derived(path: Path) -> None:
+    """Removes what was derived from the result that lay at ``path`` before: models, bands, split."""
+    for file in path.parent.glob(f"{path.stem}.*"):
+        if file != path:
+            file.unlink(missing_ok=True)
 
 
 def writable(results: Path) -> None:
@@ -31,18 +56,20 @@ def publish(path: Path, record: Record) -> None:
 
 
 def load(path: Path) -> Record:
-    """Reads a result. Raises BadInput if it is missing, not whole, or filed under another address."""
+    """Reads a result, free of control characters. Raises BadInput if it is missing, not whole, changed since it was
+    written, or filed under another address.
+    """
+    if not path.exists():
+        raise BadInput("result", path, "no such result; run the experiment first")
+    held = read_json(path, "result", CURE)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["address"]
-    except FileNotFoundError:
-        raise BadInput("result", path, "no such result; run the experiment first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput("result", path, f"is corrupt ({type(error).__name__}); delete it and run again") from None
-    if found != path.stem:
-        raise BadInput("result", path, f"holds address {found}; delete it and run again")
-    assert isinstance(record, dict)
-    return record
+        record = check(held)
+    except ValueError as error:
+        raise BadInput("result", path, f"is no whole result: {error}; {CURE}") from None
+    if record["address"] != path.stem:
+        raise BadInput("result", path, f"holds address {record['address']}; {CURE}")
+    cleaned: Record = clean(record)
+    return cleaned
 
 
 def find(results: Path, address: str) -> Path:

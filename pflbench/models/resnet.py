@@ -22,7 +22,7 @@ Stem = Annotated[
     hyper("first layers; cifar: 3x3, imagenet: 7x7 with stride 2 and pooling, auto: imagenet from 64 pixels on"),
 ]
 Width = Annotated[
-    int, hyper("channels of the first stage, doubled in each later one", source="paper", ge=8, multiple_of=8)
+    int, hyper("channels of the first stage, doubled in each later one", source="paper", ge=8, le=4096, multiple_of=8)
 ]
 Pretrained = Annotated[
     str, hyper("file of a torchvision state dict; its head is used only if it has as many classes; empty: none")

@@ -31,7 +31,9 @@ class Model:
     convolutional: bool
 
 
-def mlp(shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 64) -> Model:
+def mlp(
+    shape: Shape, classes: int, *, hidden: Annotated[int, hyper("width of the hidden layer", ge=1, le=65_536)] = 64
+) -> Model:
     """One hidden layer (64-64-10 on the digits)."""
     pixels = shape[0] * shape[1] * shape[2]
     body = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU())
@@ -42,7 +44,7 @@ def cnn_small(
     shape: Shape,
     classes: int,
     *,
-    width: Annotated[int, hyper("channels of the first layer", ge=8, multiple_of=8)] = 16,
+    width: Annotated[int, hyper("channels of the first layer", ge=8, le=4096, multiple_of=8)] = 16,
     norm: Norm = "none",
 ) -> Model:
     """Two 3x3 convolutions and one hidden layer of 64, for 8x8 images (any size from 4x4 works)."""
@@ -59,7 +61,7 @@ def cnn(
     shape: Shape,
     classes: int,
     *,
-    hidden: Annotated[int, hyper("width of the hidden layer", ge=1)] = 512,
+    hidden: Annotated[int, hyper("width of the hidden layer", ge=1, le=65_536)] = 512,
     norm: Norm = "none",
 ) -> Model:
     """The field's two-convolution CNN (McMahan et al. 2017 and later): 32 and 64 channels 5x5, pooled, 512 hidden."""

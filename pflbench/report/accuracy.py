@@ -48,11 +48,15 @@ def _marks(study: Study, column: pd.DataFrame) -> list[str]:
     values = np.array([[accuracy(run, row["model"]) for run in _runs(study, row)] for _, row in column.iterrows()])
     if len(values) < 2 or values.shape[1] < 2:
         return ["tied"] * len(values)
-    best = int(values.mean(1).argmax())
+    whole = (column["diverged"] == 0).to_numpy()  # what diverged in a seed is the best of nothing
+    if not whole.any():
+        return [""] * len(values)
+    best = int(np.where(whole, values.mean(1), -1).argmax())
     level = 1 - 0.05 / max(1, len(np.unique(values, axis=0)) - 1)  # equal rows are one test
     apart = [stats.seed_interval(values[best] - other, level=level).low > 0 for other in values]
     alone = sum(apart) == len(values) - 1
-    return ["best" if alone and n == best else "" if apart[n] else "tied" for n in range(len(values))]
+    below = [apart[n] or not whole[n] for n in range(len(values))]
+    return ["best" if alone and n == best else "" if below[n] else "tied" for n in range(len(values))]
 
 
 def plot(frame: pd.DataFrame) -> "Figure":
@@ -151,7 +155,8 @@ def _cell(found: pd.DataFrame) -> str:
         text = rf"\mathbf{{{text}}}"
     spread = "" if np.isnan(one["low"]) else rf" \pm {style.percent((one['high'] - one['low']) / 2)}"
     mark = (r"\dagger" if one["mark"] == "tied" else "") + (r"\ddagger" if one["diverged"] else "")
-    return f"${text}{spread}{f'^{{{mark}}}' if mark else ''}$"
+    lost = f" diverged {one['diverged']}/{one['seeds']}" if one["diverged"] else ""
+    return f"${text}{spread}{f'^{{{mark}}}' if mark else ''}${lost}"
 
 
 def _escape(text: str) -> str:

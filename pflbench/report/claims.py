@@ -17,6 +17,8 @@ from pflbench.clock import replay
 from pflbench.clock.fleet import FLEETS
 from pflbench.clock.timeline import gain
 from pflbench.core.errors import BadInput
+from pflbench.core.fields import Declared
+from pflbench.core.reading import read_yaml
 from pflbench.core.streams import stream
 from pflbench.report import finished, stats
 from pflbench.report.figures import accuracy
@@ -30,7 +32,7 @@ ALPHA = 0.05
 Measure = Literal["GM", "PM", "gain", "bands"]
 
 
-class _File(BaseModel):
+class _File(Declared, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -67,7 +69,7 @@ class Claim(_File):
 @dataclass(frozen=True)
 class Finding:
     """One contrast. interval: t over seeds, 95 %. bootstrap: clients nested in seeds, accuracies only. p: two-sided
-    permutation over seeds, Holm over the claim. verdict: of this contrast alone.
+    permutation over seeds, Holm over the claim. verdict: of this contrast alone; never "supported" by a diverged run.
     """
 
     setting: str
@@ -81,6 +83,7 @@ class Finding:
     effect: EffectSize | None
     verdict: Verdict
     runs: tuple[str, ...]
+    diverged: tuple[str, ...] = ()  # those of the runs that did
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Judgement:
 
 def read(path: Path = FIGURES / "claims.yaml") -> dict[str, Claim]:
     """The claims by their names. Raises BadInput."""
-    return {name: grid.checked(Claim, value, f"claim {name}") for name, value in grid.read_yaml(path).items()}
+    return {name: grid.checked(Claim, value, f"claim {name}") for name, value in read_yaml(path).items()}
 
 
 def judge_all(scale: str, results: Path, figures: Sequence[str] | None = None, root: Path = FIGURES) -> list[Judgement]:
@@ -140,6 +143,9 @@ def judge(name: str, claim: Claim, study: Study) -> Judgement:
     findings = []
     for number, (pair, values) in enumerate(zip(pairs, differences, strict=True)):
         interval = stats.seed_interval(values)
+        behind = [*pair.a, *pair.b]
+        lost = tuple(dict.fromkeys(run.address for run in behind if run.record["diverged"] is not None))
+        own = stats.verdict(interval, claim.threshold)
         findings.append(
             Finding(
                 pair.setting,
@@ -151,15 +157,20 @@ def judge(name: str, claim: Claim, study: Study) -> Judgement:
                 _bootstrap(pair, stream("bootstrap", name, number)),
                 None if p_values[number] is None else float(next(adjusted)),
                 stats.effect_size(values, np.zeros_like(values)) if len(values) > 2 and pair.b else None,
-                stats.verdict(interval, claim.threshold),
-                tuple(dict.fromkeys(run.address for run in [*pair.a, *pair.b])),
+                "inconclusive" if lost and own == "supported" else own,
+                tuple(dict.fromkeys(run.address for run in behind)),
+                lost,
             )
         )
     overall, missing = _overall(findings, claim.threshold, study.seeds), _left_out(claim, study)
     if missing and overall == "supported":
         overall = "inconclusive"  # what was left out might speak against it
-    note = f"narrowed: {', '.join(missing)} left out" if missing else ""
-    return Judgement(name, claim, overall, study.seeds, tuple(findings), note)
+    notes = [f"narrowed: {', '.join(missing)} left out"] if missing else []
+    gone = sorted({address for each in findings for address in each.diverged})
+    if gone:
+        count = len({address for each in findings for address in each.runs})
+        notes.append(f"rests on runs that diverged, {len(gone)}/{count}: {', '.join(gone)}")
+    return Judgement(name, claim, overall, study.seeds, tuple(findings), "; ".join(notes))
 
 
 def _left_out(claim: Claim, study: Study) -> list[str]:

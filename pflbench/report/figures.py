@@ -79,9 +79,15 @@ def curve_of(run: Run, model: str) -> Floats | None:
 
 
 def estimate(runs: Sequence[Run], values: Iterable[float]) -> dict[str, Any]:
-    """Mean over seeds with a 95 % t interval (none at one seed), and the runs behind it. values: one per run."""
-    each = np.array(list(values), dtype=float)
-    known = {"seeds": len(each), "runs": " ".join(dict.fromkeys(run.address for run in runs))}
+    """Mean over seeds with a 95 % t interval (none at one seed), and the runs behind it. values: one per run.
+
+    diverged: how many of them did, as in "2/5"; not there if none did.
+    """
+    each, behind = np.array(list(values), dtype=float), {run.address: run for run in runs}
+    known: dict[str, Any] = {"seeds": len(each), "runs": " ".join(behind)}
+    lost = sum(run.record["diverged"] is not None for run in behind.values())
+    if lost:
+        known["diverged"] = f"{lost}/{len(behind)}"
     if len(each) < 2:
         return {"mean": each.mean(), "low": np.nan, "high": np.nan, **known}
     interval = stats.seed_interval(each)

@@ -1,16 +1,18 @@
 """The finished runs that a figure gets: exactly those of its manifest, asked for by field. Never imports torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from pflbench.core.errors import BadInput
 from pflbench.core.measures import Record
+from pflbench.core.reading import clean, read_json
 from pflbench.experiment import store
-from pflbench.study.grid import ENDINGS, FIGURES, Extra, out_folder, place
+from pflbench.study.grid import ENDINGS, FIGURES, Extra, checked, out_folder, place
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,34 @@ class Run:
         if not path.exists():
             raise BadInput("result", path, f"no {kind} of this run; run the figure's grid first")
         return path
+
+
+class Entry(BaseModel):
+    """One run of a manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    label: str
+    setting: str
+    seed: int
+    method: str
+    address: str = Field(pattern=r"^[0-9a-f]{16}$")
+
+
+class Manifest(BaseModel):
+    """What ``runs.json`` holds: see ``study.workload``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    figure: str
+    scale: str
+    about: str
+    seeds: int = Field(ge=1)
+    title: str
+    category: str
+    caption: str
+    settings: dict[str, str]
+    titles: dict[str, str]
+    left_out: dict[str, list[str]] = {}
+    runs: list[Entry] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -90,21 +120,18 @@ def load(figure: str, scale: str, results: Path, root: Path = FIGURES) -> Study:
         raise BadInput(
             "figure", f"{figure} at scale {scale}", "has no runs.json; `pflbench grid` writes it and runs it"
         )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    found = []
-    for entry in manifest["runs"]:
-        file = place(results, entry["method"], entry["address"])
+    held = clean(read_json(path, "figure", f"`pflbench grid {figure} --scale {scale}` writes it again"))
+    manifest, found = checked(Manifest, held, f"{path}"), []
+    for entry in manifest.runs:
+        file = place(results, entry.method, entry.address)
         if not file.exists():
-            own = ", ".join(f"{name} {entry[name]}" for name in ("label", "setting", "seed", "address"))
+            own = ", ".join(f"{name} {getattr(entry, name)}" for name in ("label", "setting", "seed", "address"))
             raise BadInput(
                 f"figure {figure}", own, "this run is missing; a figure is drawn from all of its runs or not"
             )
-        found.append(Run(entry["label"], entry["setting"], store.load(file), file))
-    heads = {
-        name: manifest[name]
-        for name in ("figure", "scale", "title", "category", "caption", "seeds", "settings", "titles")
-    }
-    return Study(**heads, runs=tuple(found), left_out=manifest.get("left_out", {}))
+        found.append(Run(entry.label, entry.setting, store.load(file), file))
+    heads = {name: getattr(manifest, name) for name in Study.__dataclass_fields__ if name != "runs"}
+    return Study(**heads, runs=tuple(found))
 
 
 def collect(found: Sequence[Run], seeds: Sequence[int], /, **asked: Any) -> list[Run]:

@@ -12,11 +12,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pflbench.core.errors import BadInput
-from pflbench.core.fields import pick
+from pflbench.core.fields import Declared, pick
+from pflbench.core.reading import read_yaml
 from pflbench.experiment import store
 from pflbench.experiment.experiment import Experiment
 
@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 ENDINGS: dict[Extra, str] = {"bands": ".bands.csv", "split": ".split.npz"}
 
 
-class _File(BaseModel):
+class _File(Declared, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -180,17 +180,6 @@ def _each(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for point in product(*lists):
         yield dict(zip(values, point, strict=True))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping read from a YAML file. Raises BadInput."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput("file", path, f"cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BadInput("file", path, "must hold `field: value` lines")
-    return content
 
 
 def checked(model: type[Model], values: Any, where: str) -> Model:

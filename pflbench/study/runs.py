@@ -45,10 +45,11 @@ def work(
         done = needed.done(machine.results)
         watch(number, needed, done)
         if done:
+            store.tidy(needed.path(machine.results))
             continue
         try:
             path = needed.path(machine.results)
-            if not path.exists():
+            if not needed.fresh(machine.results):
                 path = run(needed.experiment, machine).path
             for extra in needed.extras:
                 derive(extra, needed.experiment, machine, path)
@@ -126,7 +127,8 @@ def verify(record: measures.Record, machine: Machine) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         same = replace(machine, results=Path(folder), engine=made["engine"], chunk=made["chunk"], keep_models=False)
         again = run(Experiment.of(record["experiment"]), same).record
-    return list(_differences({**record, "provenance": None}, {**again, "provenance": None}))
+    old, new = ({**each, "provenance": None, "seal": None} for each in (record, again))
+    return list(_differences(old, new))
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import Self
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical
 from pflbench.core.measures import Record
+from pflbench.experiment import store
+from pflbench.experiment.code import changed
 from pflbench.experiment.experiment import Experiment
 from pflbench.study.grid import (
     ENDINGS,
@@ -48,8 +50,16 @@ class Needed:
         path = self.path(results)
         return [path, *(path.with_suffix(ENDINGS[extra]) for extra in self.extras)]
 
+    def fresh(self, results: Path) -> bool:
+        """Whether the result is there, whole, and made by the present code where that is known."""
+        path = self.path(results)
+        try:
+            return path.exists() and not changed(store.load(path))
+        except BadInput:
+            return False
+
     def done(self, results: Path) -> bool:
-        return all(file.exists() for file in self.files(results))
+        return all(file.exists() for file in self.files(results)) and self.fresh(results)
 
 
 @dataclass(frozen=True)

@@ -389,8 +389,8 @@ def test_an_unknown_or_broken_fleet_file_is_refused_in_one_clear_line(tmp_path):
     cases = {
         "ltee": "choose from fibre, homogeneous, lognormal, lte, silo, wifi (did you mean lte?)",
         str(tmp_path / "none.yaml"): "cannot be read",
-        str(tmp_path / "broken.yaml"): "cannot be read",
-        str(tmp_path / "list.yaml"): "must be a mapping",
+        str(tmp_path / "broken.yaml"): "is not YAML",
+        str(tmp_path / "list.yaml"): "must hold `field: value` lines",
     }
     for name, message in cases.items():
         with pytest.raises(BadInput) as error:

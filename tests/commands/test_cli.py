@@ -29,9 +29,10 @@ def last_line(result):
 
 def test_json_is_the_last_line(here):
     summary = last_line(call("run", "--method", "spectral", *FAST, "--json"))
-    assert set(summary) == {"address", "path", "rounds", "generic", "personal", "seconds", "cached"}
+    assert set(summary) == {"address", "path", "rounds", "generic", "personal", "seconds", "cached", "diverged"}
     assert summary["rounds"] == 2
     assert not summary["cached"]
+    assert summary["diverged"] is None
     for which in ("generic", "personal"):
         assert set(summary[which]) == {"last", "last10"}
         assert 0 < summary[which]["last"] <= 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -24,6 +25,7 @@ from torchvision.transforms import CenterCrop, Resize
 
 from pflbench.cli import main
 from pflbench.core.errors import BadInput
+from pflbench.core.fields import canonical
 from pflbench.data import datasets, images, prepared, samples
 from pflbench.data.datasets import DATASETS
 from pflbench.data.sets import hf, inaturalist
@@ -393,11 +395,11 @@ def test_unfit_folders_are_refused(tmp_path):
     given = {"path": "set"}
     refused(r"^dataset folder\.path = .*set: .*No such file", "folder", tmp_path, given)
     classes(tmp_path / "set" / "train", (4, 3, 2))
-    refused(r"has a folder train; needs both, train and test, or neither", "folder", tmp_path, given)
+    refused(r"has a folder train and no test or val; needs both, train and test, or neither", "folder", tmp_path, given)
     classes(tmp_path / "set" / "test", (1, 2), ("cat", "dog"))
     refused(r"train and test differ in their classes: elk", "folder", tmp_path, given)
     (tmp_path / "set" / "test" / "elk").mkdir()
-    refused(r"^dataset folder\.path = .*test: Found no valid file for the classes elk", "folder", tmp_path, given)
+    refused(r"^dataset folder\.path = .*test: no image in the folders of the classes elk", "folder", tmp_path, given)
     official.photo(tmp_path / "set" / "test" / "elk" / "0.jpg", np.random.default_rng(0))
     (tmp_path / "set" / "train" / "dog" / "001.jpg").write_bytes(b"\xff\xd8\xff")
     refused(r"^image = .*train/dog/001\.jpg: cannot be decoded", "folder", tmp_path, given)
@@ -423,6 +425,140 @@ def test_the_content_of_a_folder_identifies_it_and_its_place_does_not(tmp_path):
         digests.append(datasets.digest("folder", {"path": place}, tmp_path))
     assert digests[0] == digests[1] != digests[2]
     assert len(digests[0]) == 16
+
+
+def lines(*arguments):
+    done = invoke("prepare", *arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_what_a_folder_grew_by_is_prepared(tmp_path):
+    """It said "verified" and runs used the old pixels."""
+    classes(tmp_path / "set", (6, 5), ("cat", "dog"))
+    place = ("folder:set,size=8", "--data-root", tmp_path)
+    assert "2 classes (images to train + test): cat (" in lines(*place)
+    assert "again" not in lines(*place)
+    first = datasets.digest("folder", {"path": "set", "size": "8"}, tmp_path)
+    classes(tmp_path / "set", (7,), ("elk",))
+    told = lines(*place)
+    assert "prepared again: the files that it was made of have changed" in told
+    assert "3 classes" in told
+    assert datasets.load("folder", tmp_path, {"path": "set", "size": "8"}).classes == 3
+    assert datasets.digest("folder", {"path": "set", "size": "8"}, tmp_path) != first
+    (tmp_path / "set" / "cat").rename(tmp_path / "set" / "x")
+    (tmp_path / "set" / "dog").rename(tmp_path / "set" / "cat")
+    (tmp_path / "set" / "x").rename(tmp_path / "set" / "dog")
+    assert "have changed" in lines(*place)
+    assert "prepared again: asked for" in lines(*place, "--force")
+
+
+def test_what_cannot_be_prepared_again_stays(tmp_path):
+    given, path = make(tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "set" / "cat" / "000.jpg").write_bytes(b"no image")
+    refused(r"000\.jpg: cannot be decoded", "folder", tmp_path, given)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("Training", "Testing"), ("Train", "Val"), ("TRAIN", "validation"), ("train", "Test")]
+)
+def test_splits_are_named_as_people_name_them(tmp_path, train, test):
+    """They became the two classes."""
+    classes(tmp_path / "set" / train, (4, 3), ("cat", "dog"))
+    classes(tmp_path / "set" / test, (1, 2), ("cat", "dog"))
+    datasets.prepare("folder", tmp_path, {"path": "set", "size": "8"})
+    samples = datasets.load("folder", tmp_path, {"path": "set", "size": "8"})
+    assert samples.train_y.tolist() == [0] * 4 + [1] * 3
+    assert samples.test_y.tolist() == [0, 1, 1]
+
+
+def test_splits_that_may_be_meant_in_two_ways_are_refused(tmp_path):
+    for name in ("Train", "training", "test"):
+        classes(tmp_path / "set" / name, (2, 2), ("cat", "dog"))
+    refused(r"has Train and training: which is to train on", "folder", tmp_path, {"path": "set"})
+    for name in ("train", "val", "valid"):
+        classes(tmp_path / "two" / name, (2, 2), ("cat", "dog"))
+    refused(r"has val and valid: which is to test on", "folder", tmp_path, {"path": "two"})
+    classes(tmp_path / "lone" / "Testing", (2, 2), ("cat", "dog"))
+    refused(r"has a folder Testing and no train; needs both", "folder", tmp_path, {"path": "lone"})
+
+
+def test_what_is_no_image_of_the_set_is_left_out_and_told(tmp_path):
+    """Tool folders became classes, links led out of the folder and into loops, formats were dropped without a word."""
+    classes(tmp_path / "set", (6, 5), ("cat", "dog"))
+    classes(tmp_path / "outside", (9,), ("elk",))
+    rng, folder = np.random.default_rng(0), tmp_path / "set"
+    for hidden in (".git/a.jpg", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg", "cat/.a.jpg", "cat/.thumbs/a.jpg"):
+        official.photo(folder / hidden, rng)
+    (folder / "cat" / "Thumbs.db").touch()
+    (folder / "cat" / "b.heic").touch()
+    (folder / "cat" / "c.HEIC").touch()
+    (folder / "README").touch()
+    (folder / "cat" / "loop").symlink_to(folder)
+    (folder / "dog" / "out").symlink_to(tmp_path / "outside")
+    (folder / "elk").symlink_to(tmp_path / "outside" / "elk")
+    told = lines("folder:set,size=8", "--data-root", tmp_path)
+    samples = datasets.load("folder", tmp_path, {"path": "set", "size": "8"})
+    assert (samples.classes, len(samples.train_y) + len(samples.test_y)) == (2, 11)
+    assert "1 file(s) beside the folders of classes; 2 file(s) of the unknown format .heic; " in told
+    assert "6 hidden or of a tool; 3 link(s)" in told
+
+
+def test_a_class_s_only_image_is_trained_on(tmp_path):
+    names = tuple("abcdefghijkl")
+    classes(tmp_path / "set", (1,) * 11 + (9,), names)
+    datasets.prepare("folder", tmp_path, {"path": "set", "size": "8"})
+    samples = datasets.load("folder", tmp_path, {"path": "set", "size": "8"})
+    assert samples.train_y.unique().tolist() == list(range(12))
+    assert len(samples.test_y) > 0
+
+
+CARDS = [
+    {"mean": [0.1, 0.1, 0.1]},
+    {"std": [9.0] * 3},
+    {"classes": 3},
+    {"origin": "official"},
+    {"user": "x"},
+    {"images": [1, 1]},
+]
+
+
+@pytest.mark.parametrize("change", CARDS, ids=lambda change: next(iter(change)))
+def test_the_card_is_under_a_checksum_too(tmp_path, change):
+    """One digit of a mean changed gives other results at the same address."""
+    given, path = make(tmp_path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    header["__metadata__"]["card"] = canonical({**json.loads(header["__metadata__"]["card"]), **change})
+    path.write_bytes(whole[:8] + json.dumps(header).encode().ljust(end - 8) + whole[end:])
+    refused(r"the checksum of its card differs\); prepare it again", "folder", tmp_path, given, ask=datasets.load)
+    datasets.prepare("folder", tmp_path, given)
+    assert path.read_bytes() == whole
+
+
+def test_how_the_arrays_lie_is_under_it_as_well(tmp_path):
+    given, path = make(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"train_y", b"trainxy", 1))
+    refused(r"is damaged", "folder", tmp_path, given, ask=datasets.load)
+
+
+def test_what_was_prepared_before_cards_had_a_checksum(tmp_path):
+    given, path = make(tmp_path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    card = json.loads(header["__metadata__"]["card"])
+    for name in ("names", "left_out", "stamp", "seal"):
+        del card[name]
+    header["__metadata__"]["card"] = canonical(card)
+    path.write_bytes(whole[:8] + json.dumps(header).encode().ljust(end - 8) + whole[end:])
+    refused(r"before cards had a checksum; prepare it again", "folder", tmp_path, given, ask=datasets.load)
+    assert "prepared again: was made before" in lines("folder:set,size=12", "--data-root", tmp_path)
+    assert path.read_bytes() == whole
 
 
 def test_inaturalist_2017_at_both_levels(tmp_path, monkeypatch):

@@ -128,6 +128,32 @@ def test_any_changed_byte_is_refused_or_without_effect(tmp_path, split):
     assert harmless < len(whole) / 4
 
 
+@pytest.mark.parametrize("change", [{"scheme": "other"}, {"seed": 7}, {"label_distance": 0.0}, {"class_counts": [[1]]}])
+def test_the_card_is_under_a_checksum_too(tmp_path, split, change):
+    path = tmp_path / "split.npz"
+    export_split(path, split)
+    with np.load(path) as held:
+        card = json.loads(str(held["card"]))
+    rewrite(path, card=np.array(json.dumps({**card, **change})))
+    with pytest.raises(BadInput, match="the checksum differs"):
+        import_split(path, 300, 80)
+    rewrite(path, card=np.array(json.dumps({name: value for name, value in card.items() if name != "seal"})))
+    assert import_split(path, 300, 80).card == split.card  # as they were made before
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x", -1, 1.5, 10**400, True, [None], {"a": [[]]}])
+@pytest.mark.parametrize("field", ["dataset", "train_size", "clients", "checksum", "seal", "fields", "class_counts"])
+def test_no_card_is_a_traceback(tmp_path, split, field, value):
+    path = tmp_path / "split.npz"
+    export_split(path, split)
+    with np.load(path) as held:
+        card = json.loads(str(held["card"]))
+    rewrite(path, card=np.array(json.dumps({**card, field: value})))
+    with pytest.raises(BadInput) as error:
+        import_split(path, 300, 80)
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [

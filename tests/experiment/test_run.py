@@ -9,13 +9,17 @@ import sys
 import time
 
 import pytest
+import safetensors.torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pflbench.core import files
 from pflbench.core.errors import BadInput
+from pflbench.experiment import code, provenance
 from pflbench.experiment import run as runner
 from pflbench.experiment.experiment import Experiment
 from pflbench.experiment.machine import Machine
+from pflbench.experiment.record import sealed
 from pflbench.experiment.resolve import resolve
 from pflbench.experiment.run import run
 
@@ -178,6 +182,155 @@ def test_corrupt_checkpoint_is_refused(tmp_path, damage):
     with pytest.raises(BadInput, match=r"checkpoint.*corrupt.*delete it to start over"):
         run(experiment(), machine(tmp_path))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def stopped(folder, **changes):
+    """The checkpoint of a run that stopped after round 3."""
+
+    def crash(now):
+        if now.round == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(experiment(**changes), machine(folder), crash)
+    return next(folder.rglob("*.checkpoint"))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    """The same shapes, another experiment: it was accepted, and its rounds became those of this result."""
+    other, own = stopped(tmp_path / "a", seed=1), stopped(tmp_path / "b")
+    own.write_bytes(other.read_bytes())
+    with pytest.raises(BadInput, match=r"checkpoint = .*is of another run, [0-9a-f]{16}; delete it"):
+        run(experiment(), machine(tmp_path / "b"))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("done", [0, -1, 4, 5, 6, "3", None])
+def test_a_checkpoint_of_an_impossible_round_is_refused(tmp_path, done):
+    path = stopped(tmp_path)
+    leaves, note = files.load_state(path)
+    files.save_state(path, leaves, {**note, "done": done})
+    with pytest.raises(BadInput, match=r"checkpoint = .*delete it to start over"):
+        run(experiment(), machine(tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def edited(monkeypatch, name="core/local.py"):
+    """As if ``name`` had been edited since."""
+    monkeypatch.setattr(code, "HASHES", {**code.HASHES, name: "0" * 16})
+
+
+def test_a_checkpoint_never_continues_under_other_code(whole, tmp_path, monkeypatch, capsys):
+    path = stopped(tmp_path)
+    edited(monkeypatch)
+    rounds = []
+    run(experiment(), machine(tmp_path), lambda now: rounds.append(now.round))
+    assert rounds == [1, 2, 3, 4, 5]
+    line = f"pflbench: {path}: made by other code (core/local.py changed since); starting over"
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_cached_means_made_by_the_same_code(tmp_path, monkeypatch, capsys):
+    first = run(experiment(), machine(tmp_path, keep_models=True))
+    first.path.with_suffix(".bands.csv").touch()
+    edited(monkeypatch, "baselines/ditto.py")  # has no part in it
+    assert run(experiment(), machine(tmp_path)).cached
+    edited(monkeypatch, "baselines/spectral.py")
+    again = run(experiment(), machine(tmp_path))
+    assert not again.cached
+    assert "baselines/spectral.py changed since" in capsys.readouterr().err
+    assert again.record["provenance"]["code"]["baselines/spectral.py"] == "0" * 16
+    assert again.record["address"] == first.record["address"]
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]  # nothing derived from the old one
+    assert run(experiment(), machine(tmp_path)).cached
+
+
+def test_code_of_another_release_or_unknown_code_is_taken_as_it_was(whole, tmp_path, monkeypatch):
+    """What a release changes on purpose raises MEANING, and with it the address."""
+    path = tmp_path / "spectral" / whole.path.name
+    path.parent.mkdir()
+    edited(monkeypatch)
+    made = whole.record["provenance"]
+    for told in ({**made, "version": "0.0.9"}, {k: v for k, v in made.items() if k not in ("version", "code")}):
+        path.write_text(json.dumps(sealed({**whole.record, "provenance": told})))
+        assert run(experiment(), machine(tmp_path)).cached
+
+
+def test_the_code_that_is_hashed_is_what_a_run_loads():
+    """Every file of ours that a run loads, those aside that choose, check, store and draw."""
+    loaded = "import sys, json; from pflbench.experiment.experiment import Experiment; from pflbench.experiment.run import run"
+    loaded += "; from pflbench.experiment.machine import Machine; import tempfile, pathlib"
+    loaded += (
+        "; run(Experiment.of({'method': 'spectral', 'rounds': 1}), Machine(results=pathlib.Path(tempfile.mkdtemp())))"
+    )
+    loaded += "; print(json.dumps([n for n in sys.modules if n.startswith('pflbench')]))"
+    names = json.loads(subprocess.run([sys.executable, "-c", loaded], check=True, stdout=subprocess.PIPE).stdout)
+    files = {f"{name.removeprefix('pflbench.').replace('.', '/')}.py" for name in names if "." in name}
+    plain = {f"core/{name}.py" for name in ("errors", "fields", "files", "measures", "reading", "registry")}
+    plain |= {
+        f"experiment/{n}.py"
+        for n in ("code", "experiment", "machine", "provenance", "record", "resolve", "run", "store")
+    }
+    plain |= {"data/datasets.py", "data/images.py", "data/prepared.py", "data/splits.py", "method.py", *code.CLOCK}
+    packages = {
+        f"{name}.py" for name in ("baselines", "clock", "core", "data", "data/sets", "engine", "experiment", "models")
+    }
+    made = {name for name in code.code_of(experiment()) if not name.endswith("__init__.py")}
+    assert files - plain - packages <= made
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path):
+    first = run(experiment(), machine(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    dead = first.path.with_name(f".{first.path.name}.{process.pid}.draft")
+    alive = first.path.with_name(f".{first.path.name}.{os.getppid()}.draft")
+    checkpoint = first.path.with_name(f".{first.path.stem}.checkpoint")
+    for path in (dead, alive, checkpoint):
+        path.write_bytes(b"half")
+    assert run(experiment(), machine(tmp_path)).cached
+    assert sorted(first.path.parent.iterdir()) == sorted([first.path, alive])
+
+
+def test_a_draft_is_not_swept_while_it_is_written(tmp_path):
+    """Its process number may be another's on another machine: the lock says that it is being written."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    draft = tmp_path / f".a.json.{process.pid}.draft"
+    with files._held(draft):
+        files.publish(tmp_path / "b.json", lambda path: path.write_text("{}"))
+        assert draft.exists()
+    files.publish(tmp_path / "b.json", lambda path: path.write_text("{}"))
+    assert not draft.exists()
+
+
+def test_a_full_disk_costs_checkpoints_and_models_but_not_the_result(whole, tmp_path, monkeypatch, capsys):
+    def full(leaves, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(BadInput, match=r"safetensors: cannot be written: No space left"):
+        run(experiment(), machine(tmp_path, keep_models=True))
+    path = tmp_path / "spectral" / whole.path.name
+    assert learned(path) == learned(whole.path)
+    assert list(path.parent.iterdir()) == [path]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no checkpoint after round 1, the run goes on" in line
+
+
+def test_the_commit_is_never_that_of_a_repository_around_the_installation(tmp_path, monkeypatch):
+    inside = tmp_path / "site-packages" / "provenance.py"
+    inside.parent.mkdir()
+    inside.touch()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(inside))
+    assert provenance.commit() is None
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert len(provenance.commit()) == 40
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"address": "0"}'])

@@ -16,6 +16,7 @@ from pflbench.baselines import METHODS
 from pflbench.cli import main
 from pflbench.engine import engine, evaluation
 from pflbench.experiment.machine import Machine
+from pflbench.experiment.record import sealed
 from pflbench.study.forecast import _load, _speed, forecast
 from pflbench.study.workload import Workload
 
@@ -38,6 +39,10 @@ def test_verify_says_identical_or_what_differs(copy):
     record = json.loads(path.read_text())
     record["curve"]["official"][-1] += 1
     path.write_text(json.dumps(record))
+    outcome = CliRunner().invoke(main, ["verify", path.stem])
+    assert outcome.exit_code == 2
+    assert "its checksum differs" in outcome.stderr
+    path.write_text(json.dumps(sealed(record)))  # by someone who knows how
     outcome = CliRunner().invoke(main, ["verify", path.stem])
     assert outcome.exit_code == 1
     assert "curve.official[1]" in outcome.output

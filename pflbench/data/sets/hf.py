@@ -19,7 +19,19 @@ import numpy as np
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import hyper, pick
-from pflbench.data.images import Colour, Numbers, Part, Size, Source, SplitSeed, coded, decode, shape_of, split_off
+from pflbench.data.images import (
+    Colour,
+    Numbers,
+    Part,
+    Size,
+    Source,
+    SplitSeed,
+    coded,
+    decode,
+    shape_of,
+    split_off,
+    stamp_of,
+)
 
 LABELS = ("label", "labels", "target", "class")
 USERS = ("writer_id", "user_id", "user", "client_id", "client", "speaker_id")
@@ -34,7 +46,8 @@ def source(
     revision: Annotated[str, hyper("branch, tag or commit that is downloaded")] = "main",
     train: Annotated[str, hyper("split to train on")] = "train",
     test: Annotated[
-        str, hyper("split to test on; empty: test if there is one, else a fifth of the training split")
+        str,
+        hyper("split to test on; empty: test if there is one; none, or no such split: a fifth of the training split"),
     ] = "",
     image: Annotated[str, hyper(f"column of the images; {FOUND}")] = "",
     label: Annotated[str, hyper(f"column of the labels; {FOUND}")] = "",
@@ -46,7 +59,7 @@ def source(
     """uint8[n, channels, size, size]. Raises BadInput."""
     splits = _open(root, path, config, revision)
     names = {"train": pick(train, splits, f"dataset {path}.train")}
-    if test or "test" in splits:
+    if test != "none" and (test or "test" in splits):
         names["test"] = pick(test or "test", splits, f"dataset {path}.test")
         if names["test"] == train:
             raise BadInput(f"dataset {path}.test", test or "test", "is what is trained on; name another split, or none")
@@ -73,9 +86,15 @@ def source(
         )
         for part, table in tables.items()
     }
-    origin = f"Hugging Face {path}, revision {revision}"
+    origin, stamp = f"Hugging Face {path}, revision {revision}", identity(root, path=path)
     first, second = (parts["train"], parts["test"]) if "test" in parts else split_off(parts["train"], split_seed)
-    return Source(first, second, len(known), shape_of(size, colour), origin, user)
+    return Source(first, second, len(known), shape_of(size, colour), origin, user, stamp=stamp)
+
+
+def identity(root: Path, *, path: str, **rest: object) -> str:
+    """Of a copy in the data root: names, sizes and times of its files. What is on Hugging Face, its revision identifies."""
+    copy = root / path
+    return stamp_of(copy, (file for file in copy.rglob("*") if file.is_file())) if copy.is_dir() else ""
 
 
 class _Decoder:
