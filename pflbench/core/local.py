@@ -16,6 +16,7 @@ from pflbench.core.tree import State, Tree, select, zeros
 
 Loss = Callable[[State, "Batch"], Tensor]
 Step = Callable[[Tree, "Batch"], Tree]
+Foreach = list[Tensor] | tuple[Tensor, ...]
 _buffers: ContextVar[State | None] = ContextVar("buffers", default=None)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _mask: ContextVar[Tensor | None] = ContextVar("mask", default=None)
@@ -124,9 +125,24 @@ def sgd(
     moving = tuple(task.parameters if names is None else names)
     rate = (task.lr if lr is None else lr) * feed.decay
 
+    def descended(p: State, velocity: State, grads: State, buffers: State) -> Tree:
+        """The same arithmetic on all parameters in one call each: the same bits, with fewer trips through Python."""
+        values: Foreach = [p[name] for name in moving]
+        slopes: Foreach = [grads[name] for name in moving]
+        if task.weight_decay:
+            slopes = torch._foreach_add(slopes, torch._foreach_mul(values, task.weight_decay))
+        if task.momentum:
+            kept = torch._foreach_mul([velocity[name] for name in moving], task.momentum)
+            slopes = torch._foreach_add(kept, slopes)
+            velocity = dict(zip(moving, slopes, strict=True))
+        values = torch._foreach_sub(values, torch._foreach_mul(slopes, rate))
+        return {**p, **buffers, **dict(zip(moving, values, strict=True))}, velocity
+
     def step(state: Tree, batch: Batch) -> Tree:
         p, velocity = state
         grads, buffers = gradient(loss, p, batch, moving)
+        if _alone.get():
+            return descended(p, velocity, grads, buffers)
         if task.weight_decay:
             grads = {name: grads[name] + task.weight_decay * p[name] for name in moving}
         if task.momentum:
@@ -138,9 +154,14 @@ def sgd(
     return result
 
 
+def is_alone() -> bool:
+    """Whether no transform is at work, so that one client may be computed by the direct way."""
+    return _alone.get()
+
+
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, no transform is at work, and ``gradient`` may take autograd's direct way: some 10 % less per step."""
+    """Inside, no transform is at work: ``gradient`` takes autograd's direct way, and ``sgd`` moves all parameters at once."""
     token = _alone.set(True)
     try:
         yield

@@ -14,7 +14,6 @@ import torch
 
 from pflbench.core.errors import BadInput
 from pflbench.core.streams import seed_of, stream
-from pflbench.core.tree import State
 from pflbench.data.partitions import hold_out, local_tests, partition, user_tests
 from pflbench.data.samples import Samples
 from pflbench.data.splits import import_split
@@ -43,7 +42,8 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     shape = (int(samples.train_x.shape[1]), int(samples.train_x.shape[2]), int(samples.train_x.shape[3]))
     zoo.refuse_small(chosen["model"], shape)
     model = zoo.build(chosen["model"], shape, samples.classes, seed_of(seed, "weights"))
-    network = Judged(model.module, experiment.precision)
+    way = choose_engine(machine.engine, device, model.convolutional)
+    network = Network(model.module, experiment.precision, channels_last(way, device, model, experiment.precision))
     method = chosen["method"].make()
     if experiment.batchnorm == "local":
         method = LocalStatistics(method)
@@ -75,7 +75,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
         batch_size=min(experiment.batch_size, max(map(len, train))),  # padding beyond that would only take time
         seed=seed,
         decay=decay_of(chosen["schedule"].make, experiment.rounds),
-        engine=choose_engine(machine.engine, device, model.convolutional),
+        engine=way,
         chunk=machine.chunk,
         threads=machine.cores if device.type == "cpu" else 1,  # a GPU is kept busy by one
         augment=experiment.augment,
@@ -85,14 +85,6 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     if "cut" in chosen:
         world = cut(world, experiment.rounds, *chosen["cut"].make(world.clients))
     return world, samples
-
-
-class Judged(Network):
-    """A network whose NaN is no prediction: class -1, which is nobody's, where ``argmax`` would say the first."""
-
-    def predict(self, p: State, x: torch.Tensor) -> torch.Tensor:
-        scores = self.logits(p, x)
-        return torch.where(scores.isnan().any(-1), -1, scores.argmax(-1))
 
 
 def placed(world: engine.World, samples: Samples, model: zoo.Model, machine: Machine) -> engine.World:
@@ -149,6 +141,11 @@ def choose_engine(asked: str, device: torch.device, convolutional: bool) -> Lite
     if asked == "loop" or (asked == "auto" and device.type == "cpu" and convolutional):
         return "loop"
     return "vmap"
+
+
+def channels_last(way: str, device: torch.device, model: zoo.Model, precision: str) -> bool:
+    """A fixed rule: convolutions in the loop on a CPU, in the precisions that oneDNN computes; float64 stays as it is."""
+    return way == "loop" and device.type == "cpu" and model.convolutional and precision != "float64"
 
 
 def pick_device(asked: str) -> torch.device:

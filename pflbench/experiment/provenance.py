@@ -43,6 +43,7 @@ def provenance(
         "code": dict(code),
         "device": f"{device.type}: {name}",
         "engine": world.engine,
+        "channels_last": world.network.channels_last,
         "graphs": world.recorder is not None,
         "chunk": world.chunk,
         "threads": world.threads,

@@ -64,6 +64,7 @@ class Provenance(_Part):
     code: dict[str, str] | None = None
     device: str
     engine: str
+    channels_last: bool = False
     graphs: bool
     chunk: int = Field(ge=1)
     threads: int
