@@ -243,6 +243,17 @@ def test_hugging_face_takes_the_columns_and_splits_it_is_told(tmp_path):
     assert samples.train_users.tolist() == samples.test_users.tolist() == [i // 5 % 3 for i in range(40)]
 
 
+def test_no_split_to_test_on_is_named_none(tmp_path):
+    """As the message promises, where the only other split is not for testing."""
+    official.femnist(tmp_path, splits=("train", "test"))
+    counts = []
+    for test in ("", "none"):
+        datasets.prepare("hf", tmp_path, {**GREY, "test": test})
+        samples = datasets.load("hf", tmp_path, {**GREY, "test": test})
+        counts.append((len(samples.train_y), len(samples.test_y)))
+    assert counts == [(40, 40), (32, 8)]
+
+
 def test_missing_split_and_unknown_columns_are_named(tmp_path):
     official.femnist(tmp_path)
     for field, value, message in (
