@@ -550,6 +550,37 @@ def test_the_card_is_under_a_checksum_too(tmp_path, change):
     assert path.read_bytes() == whole
 
 
+STRANGE = [None, -1, 10**30, 1.5, True, "x", "\x1b[2J", [], {}, [[]], {"a": []}, [None] * 3, float("nan")]
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "fields", "images", "classes", "origin", "names", "mean", "std", "checksum", "seal"]
+)
+def test_no_card_of_a_stranger_is_a_traceback(tmp_path, field):
+    """Sealed by someone who knows how."""
+    given, path = make(tmp_path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    card = json.loads(header.pop("__metadata__")["card"])
+    for value in STRANGE:
+        changed = {**card, field: value}
+        if field != "seal" and value == value:
+            changed["seal"] = prepared._seal(changed, header)
+        text = json.dumps({"__metadata__": {"card": json.dumps(changed)}, **header}).encode().ljust(end - 8)
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+        for read in (
+            lambda: datasets.load("folder", tmp_path, given),
+            lambda: datasets.digest("folder", given, tmp_path),
+        ):
+            try:
+                read()
+            except BadInput as error:
+                refusal = str(error)
+                assert refusal.isprintable()
+        assert len(datasets.listing(tmp_path)) == 1
+
+
 def test_how_the_arrays_lie_is_under_it_as_well(tmp_path):
     given, path = make(tmp_path)
     whole = path.read_bytes()
