@@ -83,6 +83,7 @@ def machine_options(command: Command) -> Command:
         ("engine", engines, "auto", "How a cohort is computed; numbers agree to rounding."),
         ("threads", Threads(), "auto", "Clients computed at a time on a CPU; auto: one per core; changes no bit."),
         ("chunk", click.IntRange(1), 64, "Most clients in one vmapped call; bounds memory."),
+        ("checkpoint-s", click.FloatRange(0), 30.0, "Seconds between checkpoints; 0: after every round."),
         ("place-data", click.Choice(["auto", "device", "host"]), "auto", "Where the images lie; changes no bit."),
         ("place-clients", places, "auto", "Where client states lie; changes no bit."),
     ):

@@ -111,11 +111,12 @@ def load_state(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
             metadata = file.metadata()
             leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         intact = fingerprint(leaves, metadata["note"]) == metadata["checksum"]
+        note: dict[str, Any] = json.loads(metadata["note"])
     except Exception as error:
         raise BadInput("checkpoint", path, f"is corrupt ({type(error).__name__}); delete it to start over") from None
     if not intact:
         raise BadInput("checkpoint", path, "is corrupt (checksum differs); delete it to start over")
-    return leaves, json.loads(metadata["note"])
+    return leaves, note
 
 
 def fingerprint(leaves: Mapping[str, "Tensor"], text: str = "") -> str:

@@ -183,7 +183,7 @@ def listing(root: Path) -> list[Prepared]:
         label, images, checksum = path.stem, None, ""
         if card is not None:
             images, checksum = tuple(card["images"]), card["checksum"]
-            with suppress(BadInput):  # made by a user's own file that is no longer there
+            with suppress(BadInput, KeyError):  # made by a user's own file that is no longer there
                 label = spell(card["name"], card["fields"])
         rows.append(Prepared(label, path, images, path.stat().st_size, checksum, whole))
     return sorted([*rows, *_fetched(root)], key=lambda row: row.label)

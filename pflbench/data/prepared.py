@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from pflbench.core.errors import BadInput
 from pflbench.core.fields import canonical
@@ -27,10 +28,30 @@ FOLDER = "prepared"  # below the data root
 ALIGNMENT = 4096  # the data begin at a multiple of so many bytes
 ROOM = 1024  # bytes for what a card says once all data are there: moments and checksum
 KINDS: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "U8": np.dtype("u1")}
-CARD = {"name", "fields", "images", "classes", "origin", "user", "names", "left_out", "stamp", "mean", "std"}
-CARD |= {"checksum", "seal"}
 LONGEST = 2**26  # bytes of a header
 Card = dict[str, Any]
+NEW = {"names", "left_out", "stamp", "seal"}  # of a card, since it has a checksum
+
+
+class Declared(BaseModel):
+    """What a card says. images: to train on, to test on. checksum: SHA-256 of the data; seal: of this and the layout."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    name: str
+    fields: dict[str, Any]
+    images: list[int] = Field(min_length=2, max_length=2)
+    classes: int = Field(ge=2)
+    origin: str
+    user: str
+    names: list[str]
+    left_out: list[str]
+    stamp: str
+    mean: list[float]
+    std: list[float]
+    checksum: str = Field(pattern="^[0-9a-f]{64}$")
+    seal: str
+
+
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # name -> (kind, shape), in the order of the file
 
 
@@ -131,7 +152,12 @@ def load(path: Path, label: str) -> Samples:
     try:
         with safe_open(path, framework="pt") as file:
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+        for which in ("train", "test"):
+            if not 0 <= int(held[f"{which}_y"].min()) <= int(held[f"{which}_y"].max()) < card["classes"]:
+                raise ValueError("a label is of no class")
+            if held[f"{which}_x"].shape[1] != len(card["mean"]) or len(card["mean"]) != len(card["std"]):
+                raise ValueError("the moments are of other channels")
+    except (SafetensorError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise BadInput("prepared data", path, f"is damaged ({error}); prepare it again") from None
     return Samples(
         label,
@@ -230,14 +256,15 @@ def _open(path: Path) -> tuple[Card, int]:
                 raise ValueError("cut off")
             header = json.loads(file.read(size))
             card = json.loads(header.pop("__metadata__")["card"])
-            missing = CARD - card.keys()
+            if not NEW & card.keys():
+                raise BadInput("prepared data", path, "was made before cards had a checksum; prepare it again")
+            Declared.model_validate(card)
+            sealed = card["seal"] == _seal(card, header)
+    except BadInput:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput("prepared data", path, f"is damaged ({type(error).__name__}); prepare it again") from None
-    if missing == {"names", "left_out", "stamp", "seal"}:
-        raise BadInput("prepared data", path, "was made before cards had a checksum; prepare it again")
-    if missing:
-        raise BadInput("prepared data", path, f"is damaged (its card lacks {sorted(missing)}); prepare it again")
-    if card["seal"] != _seal(card, header):
+    if not sealed:
         raise BadInput("prepared data", path, "is damaged (the checksum of its card differs); prepare it again")
     return card, 8 + size
 

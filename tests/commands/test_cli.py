@@ -52,6 +52,17 @@ def test_cache_hit_is_said(here):
     assert "cache hit" in second.stdout
 
 
+def test_checkpoints_are_as_far_apart_as_asked(here, monkeypatch):
+    from pflbench.experiment import run
+
+    asked = []
+    monkeypatch.setattr(run, "run", lambda experiment, machine, watch: asked.append(machine.checkpoint_s))
+    call("run", "--method", "fedavg", "--checkpoint-s", "0")
+    call("run", "--method", "fedavg")
+    assert asked == [0.0, 30.0]
+    assert call("run", "--method", "fedavg", "--checkpoint-s", "-1").exit_code == 2
+
+
 def test_set_and_results_and_engine(here):
     arguments = [
         "--method",

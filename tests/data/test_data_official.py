@@ -243,6 +243,17 @@ def test_hugging_face_takes_the_columns_and_splits_it_is_told(tmp_path):
     assert samples.train_users.tolist() == samples.test_users.tolist() == [i // 5 % 3 for i in range(40)]
 
 
+def test_no_split_to_test_on_is_named_none(tmp_path):
+    """As the message promises, where the only other split is not for testing."""
+    official.femnist(tmp_path, splits=("train", "test"))
+    counts = []
+    for test in ("", "none"):
+        datasets.prepare("hf", tmp_path, {**GREY, "test": test})
+        samples = datasets.load("hf", tmp_path, {**GREY, "test": test})
+        counts.append((len(samples.train_y), len(samples.test_y)))
+    assert counts == [(40, 40), (32, 8)]
+
+
 def test_missing_split_and_unknown_columns_are_named(tmp_path):
     official.femnist(tmp_path)
     for field, value, message in (
@@ -537,6 +548,37 @@ def test_the_card_is_under_a_checksum_too(tmp_path, change):
     refused(r"the checksum of its card differs\); prepare it again", "folder", tmp_path, given, ask=datasets.load)
     datasets.prepare("folder", tmp_path, given)
     assert path.read_bytes() == whole
+
+
+STRANGE = [None, -1, 10**30, 1.5, True, "x", "\x1b[2J", [], {}, [[]], {"a": []}, [None] * 3, float("nan")]
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "fields", "images", "classes", "origin", "names", "mean", "std", "checksum", "seal"]
+)
+def test_no_card_of_a_stranger_is_a_traceback(tmp_path, field):
+    """Sealed by someone who knows how."""
+    given, path = make(tmp_path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    card = json.loads(header.pop("__metadata__")["card"])
+    for value in STRANGE:
+        changed = {**card, field: value}
+        if field != "seal" and value == value:
+            changed["seal"] = prepared._seal(changed, header)
+        text = json.dumps({"__metadata__": {"card": json.dumps(changed)}, **header}).encode().ljust(end - 8)
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+        for read in (
+            lambda: datasets.load("folder", tmp_path, given),
+            lambda: datasets.digest("folder", given, tmp_path),
+        ):
+            try:
+                read()
+            except BadInput as error:
+                refusal = str(error)
+                assert refusal.isprintable()
+        assert len(datasets.listing(tmp_path)) == 1
 
 
 def test_how_the_arrays_lie_is_under_it_as_well(tmp_path):

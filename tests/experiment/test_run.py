@@ -215,6 +215,16 @@ def test_a_checkpoint_of_an_impossible_round_is_refused(tmp_path, done):
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("note", ["", "[]", "null", "{}", '{"done": 3}', '{"done": 3, "journal": {"rounds": 1}}', "["])
+def test_no_note_of_a_checkpoint_is_a_traceback(tmp_path, note):
+    """With a checksum that is right, by someone who knows how."""
+    path = stopped(tmp_path)
+    leaves, _ = files.load_state(path)
+    safetensors.torch.save_file(leaves, path, {"note": note, "checksum": files.fingerprint(leaves, note)})
+    with pytest.raises(BadInput, match=r"checkpoint = .*delete it to start over"):
+        run(experiment(), machine(tmp_path))
+
+
 def edited(monkeypatch, name="core/local.py"):
     """As if ``name`` had been edited since."""
     monkeypatch.setattr(code, "HASHES", {**code.HASHES, name: "0" * 16})

@@ -109,6 +109,6 @@ def test_paths_too_long_and_devices_that_are_full_are_one_line(tmp_path, monkeyp
 
 
 def test_a_terminal_that_cannot_show_a_sign_shows_another(tmp_path):
-    command = [sys.executable, "-m", "pflbench.cli", "list", "methods"]
+    command = [sys.executable, "-m", "pflbench.cli", "list", "methods", "spectral"]
     found = subprocess.run(command, capture_output=True, env={"PYTHONIOENCODING": "ascii"}, check=False)
     assert found.returncode == 0, found.stderr
