@@ -24,6 +24,8 @@ adds a pull of the PM to its start; none of it is kept. v starts at w^0, not at 
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
+from torch import Tensor
+
 from pflbench.method import Feed, Loss, Method, State, Task, Tree, Work, hyper, sgd, spectrum
 
 
@@ -41,13 +43,24 @@ class SpectralCoDistillation(Method):
     personal_epochs: Annotated[
         int | None, hyper("passes over the local data for the PM; None: as many as for the GM", source="code", ge=1)
     ] = None
+    layout: Annotated[
+        spectrum.Layout,
+        hyper("what a DFT is of: the vector of all weights, each layer flattened, or as a matrix", source="code"),
+    ] = "matrix"
+    content: Annotated[
+        Literal["weights", "all"],
+        hyper("what is in it: weights with two dimensions or more, or all parameters", source="ours"),
+    ] = "weights"
     divergence: Annotated[spectrum.Divergence, hyper("what compares two spectra", source="paper and code")] = "kl"
     keep: Annotated[spectrum.Keep, hyper("which share tau of the bins", source="paper; code: prefix")] = "low"
     normalise: Annotated[spectrum.Normalise, hyper("total that divides the amplitudes; not for L2", source="code")] = (
         "global"
     )
+    smoothing: Annotated[
+        float, hyper("rounding of an amplitude at zero, as a share of the rms of its DFT", source="ours", gt=0, le=1)
+    ] = 1e-6
     reference: Annotated[Literal["received", "own"], hyper("GM that the PM is drawn to", source="code")] = "received"
-    permute: Annotated[bool, hyper("shuffle each weight's entries before the DFT: a control", source="ours")] = False
+    permute: Annotated[bool, hyper("shuffle the entries before each DFT: a control", source="ours")] = False
 
     def init(self, task: Task, p: State) -> tuple[Tree, Tree]:
         return p, {"v": p}
@@ -73,11 +86,11 @@ class SpectralCoDistillation(Method):
         lam, tau = (self.lam_g, self.tau) if trains == "gm" else (self.lam_p, 1.0)
         if lam == 0:
             return task.loss
-        fixed = [reference[name] for name in task.weights]
-        selection = spectrum.Selection(
-            tuple((w.shape[0], w.shape[1:].numel()) for w in fixed), tau, self.keep, self.permute
-        )
-        apart = spectrum.distance(fixed, selection, self.divergence, trains, self.normalise)
-        literal = self.scale == "literal" or self.divergence.endswith("_l2")
-        unit = 1.0 if literal else sum(task.start[name].square().sum() for name in task.weights)
-        return lambda p, batch: task.loss(p, batch) + lam * unit * apart([p[name] for name in task.weights])
+        names = task.weights if self.content == "weights" else task.parameters
+        fixed = [reference[name] for name in names]
+        selection = spectrum.Selection(tuple(tuple(w.shape) for w in fixed), tau, self.keep, self.permute, self.layout)
+        apart = spectrum.distance(fixed, selection, self.divergence, trains, self.normalise, self.smoothing)
+        unit: Tensor | float = 1.0
+        if self.scale == "calibrated" and not self.divergence.endswith("_l2"):
+            unit = spectrum.calibrated([task.start[n] for n in names], selection, self.normalise, self.smoothing)
+        return lambda p, batch: task.loss(p, batch) + lam * unit * apart([p[name] for name in names])

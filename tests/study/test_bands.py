@@ -20,7 +20,7 @@ def test_bands_add_up_to_the_divergence_of_the_method():
     chance = torch.Generator().manual_seed(0)
     shapes = [(6, 9), (4, 3, 3, 3)]
     pm, gm = ([torch.randn(shape, generator=chance, dtype=torch.float64) for shape in shapes] for _ in range(2))
-    plan = spectrum.Plan(((6, 9), (4, 27)))
+    plan = spectrum.Selection(((6, 9), (4, 27)))
     whole = spectrum.distance(gm, plan, "kl", "pm")(pm)
     found = bands.bands(pm, gm)
     torch.testing.assert_close(found.divergence.sum(), whole)
