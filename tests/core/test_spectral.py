@@ -528,7 +528,8 @@ def test_without_pull_it_is_fedavg_and_local_training_bit_for_bit():
     broken = {name: torch.full_like(x, math.nan) for name, x in v.items()}  # the term is left out, not multiplied by 0
     upload, _ = method.contribute(task, w, {"v": broken}, feed)
     expected, _ = FedAvg().contribute(task, w, {}, feed)
-    trained, local = method.personalise(task, broken, {"v": v}, feed)["v"], LocalOnly().personalise(task, {}, v, feed)
+    c = {"v": v, "own": broken}
+    trained, local = method.personalise(task, broken, c, feed)["v"], LocalOnly().personalise(task, {}, v, feed)
     assert all(torch.equal(upload[name], expected[name]) for name in w)
     assert all(torch.equal(trained[name], local[name]) for name in v)
 
@@ -537,14 +538,16 @@ def test_without_pull_it_is_fedavg_and_local_training_bit_for_bit():
 def test_one_step_of_both_phases_by_the_definition(divergence):
     """GM: minus the gradient of lam_g D over GM's argument, tau of the bins. PM: of lam_p D over PM's, all bins."""
     task, w, v, feed = world(learn=False)
-    method = SpectralCoDistillation(lam_g=3.0, lam_p=2.0, scale="literal", tau=0.4, divergence=divergence)
+    method = SpectralCoDistillation(
+        lam_g=3.0, lam_p=2.0, scale="literal", tau=0.4, divergence=divergence, reference="received"
+    )
     upload, c = method.contribute(task, w, {"v": v}, one_step(feed))
     trained = method.personalise(task, w, c, one_step(feed))["v"]
     for new, old, lam, tau, gm_moves in ((upload, w, 3.0, 0.4, True), (trained, v, 2.0, 1.0, False)):
         leaves = [old[name].clone().requires_grad_() for name in task.weights]
         pm, gm = ([v[name] for name in task.weights], leaves) if gm_moves else (leaves, [w[n] for n in task.weights])
-        plan = Selection(((5, 6), (3, 5)), tau)
-        gradient = torch.autograd.grad(lam * definition(pm, gm, plan, divergence), leaves)
+        plan = Selection(((5, 6), (3, 5)), tau, layout=method.layout)
+        gradient = torch.autograd.grad(lam * definition(pm, gm, plan, divergence, "global", method.smoothing), leaves)
         for name, g in zip(task.weights, gradient, strict=True):
             assert g.norm() > 1e-4
             torch.testing.assert_close(new[name], old[name] - 0.1 * g, rtol=1e-10, atol=1e-13)
@@ -558,7 +561,7 @@ def test_calibrated_scale_by_hand():
     start = {**w, "a.weight": torch.full((5, 6), 2.0).double(), "b.weight": torch.ones(3, 5).double()}
     task = replace(task, start=start)
     for divergence, factor in (("kl", 135.0), ("symmetric", 135.0), ("amplitude_l2", 1.0), ("complex_l2", 1.0)):
-        ours = SpectralCoDistillation(lam_g=0.01, lam_p=0.02, divergence=divergence)
+        ours = SpectralCoDistillation(lam_g=0.01, lam_p=0.02, divergence=divergence, reference="received")
         raw = replace(ours, lam_g=0.01 * factor, lam_p=0.02 * factor, scale="literal")
         for method, other in ((ours, raw),):
             upload, _ = method.contribute(task, w, {"v": v}, one_step(feed))
@@ -596,7 +599,8 @@ def test_one_step_of_every_reading(layout, content):
 
 def test_complex_l2_is_ditto_on_the_weights():
     task, w, v, feed = world(learn=False)
-    trained = SpectralCoDistillation(lam_p=1.5, divergence="complex_l2").personalise(task, w, {"v": v}, one_step(feed))
+    method = SpectralCoDistillation(lam_p=1.5, divergence="complex_l2")
+    trained = method.personalise(task, {}, {"v": v, "own": w}, one_step(feed))
     for name in task.weights:
         torch.testing.assert_close(trained["v"][name], v[name] - 0.1 * 1.5 * (v[name] - w[name]))
 
@@ -611,7 +615,8 @@ def test_reference_received_or_own():
         after = method.personalise(task, w, c, feed)
         assert after.keys() == method.init(task, w)[1].keys()
         results[reference] = after["v"]
-        drawn_to = SpectralCoDistillation().personalise(task, w if reference == "received" else upload, {"v": v}, feed)
+        to = w if reference == "received" else upload
+        drawn_to = SpectralCoDistillation(reference="received").personalise(task, to, {"v": v}, feed)
         assert all(torch.equal(after["v"][name], drawn_to["v"][name]) for name in v)
     assert not torch.equal(results["received"]["a.weight"], results["own"]["a.weight"])
 
