@@ -1,4 +1,4 @@
-"""Accuracy against the truncation ratio, for low frequencies and three controls of the same size."""
+"""Accuracy against the truncation ratio, for low frequencies and controls of the same size."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,10 @@ KEEPS = {
     "low": style.own("spectral", "lowest frequencies"),
     "high": style.variant(0, "highest frequencies"),
     "random": style.variant(1, "random bins"),
-    "prefix": style.variant(2, "first layers (released code)"),
+    "matrix": style.variant(2, "lowest of every layer (2-D)"),
+    "prefix": style.variant(3, "first layers (2-D, released code)"),
 }
+WHOLE = {"matrix": "matrix", "prefix": "matrix"}  # whose ratio 1 a row is compared with; else low's
 STEP = 0.014  # of the ratio, between points that share one
 
 
@@ -19,8 +21,9 @@ def table(study):
     rows = []
     (setting,) = study.settings
     default = study.collect(label="default", setting=setting)[0].fields["method.tau"]
-    base = study.collect(label="low", setting=setting, **{"method.tau": 1.0})
+    whole = {label: study.collect(label=label, setting=setting, **{"method.tau": 1.0}) for label in ("low", "matrix")}
     for keep in KEEPS:
+        base = whole[WHOLE.get(keep, "low")]
         for tau in [tau for tau in study.values("method.tau", label=keep) if tau < 1]:
             runs = study.collect(label=keep, setting=setting, **{"method.tau": tau})
             rows += difference_rows(runs, base, {"keep": keep, "tau": tau, "default": default})
@@ -41,7 +44,7 @@ def plot(frame):
         ax.axhline(0, color=style.GREY, linewidth=0.6, zorder=1)
         tau = frame["default"].iloc[0]
         ax.axvline(tau, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)), label="default ratio", zorder=1)
-        whole = frame[(frame["tau"] == 1) & (frame["model"] == model)]["accuracy"].iloc[0]
+        whole = frame[(frame["tau"] == 1) & (frame["model"] == model) & (frame["keep"] == "low")]["accuracy"].iloc[0]
         ax.set_xlabel("share of the bins that is compared")
         ax.set_ylabel(f"points above ratio 1 ({style.percent(whole)} %)")
         style.as_percent(ax.yaxis)

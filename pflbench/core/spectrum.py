@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,64 +15,101 @@ from torch import Tensor
 
 Divergence = Literal["kl", "kl_reverse", "symmetric", "amplitude_l2", "complex_l2"]
 Keep = Literal["low", "high", "random", "prefix"]
-Normalise = Literal["global", "per_layer"]
+Normalise = Literal["global", "per_layer", "none"]
+Layout = Literal["vector", "layer", "matrix"]
 Trains = Literal["pm", "gm"]
-Weights = Sequence[Tensor]  # [out, ...] each
-Shapes = tuple[tuple[int, int], ...]  # (out, fan-in) each
+Weights = Sequence[Tensor]  # parameters of one model, in the order of its state
+Shapes = tuple[tuple[int, ...], ...]  # of those parameters
+Blocks = tuple[tuple[int, int], ...]  # (rows, columns) each
+SMOOTHING = 1e-6  # of a block's rms amplitude: for measuring; what trains chooses its own
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which bins of which layers are compared. tau: share of the bins that is kept.
+    """Which bins are compared. tau: share of the bins that is kept.
 
-    keep: ``low`` or ``high`` radial frequencies of every layer, ``random`` bins of every layer, or ``prefix``, the
-    first tau of all layers' bins laid end to end. permute: shuffle each layer's entries before the DFT.
+    layout: what a DFT is of, a block. ``vector``: one block, all parameters end to end. ``layer``: one per parameter,
+    flattened. ``matrix``: one per parameter, as a matrix (out, fan-in), two-dimensional. keep: ``low`` or ``high``
+    (radial) frequencies of every block, ``random`` bins of every block, or ``prefix``, the first tau of all blocks'
+    bins laid end to end. permute: shuffle each block's entries before the DFT.
     """
 
     shapes: Shapes
     tau: float = 1.0
     keep: Keep = "low"
     permute: bool = False
+    layout: Layout = "matrix"
+
+    @property
+    def blocks(self) -> Blocks:
+        """What is transformed: a matrix each, of one row where the DFT has one dimension."""
+        entries = [prod(shape) for shape in self.shapes]
+        if self.layout == "vector":
+            return ((1, sum(entries)),)
+        rows = [shape[0] if self.layout == "matrix" and shape else 1 for shape in self.shapes]
+        return tuple((r, n // r) for r, n in zip(rows, entries, strict=True))
 
 
 class Bins(NamedTuple):
-    """A selection as tensors; bins of all layers laid end to end."""
+    """A selection as tensors; bins of all blocks laid end to end."""
 
     times: Tensor  # [bins], 2 where a bin stands for its conjugate partner too, else 1
     kept: Tensor  # [bins], 0 or 1
-    sizes: list[int]  # bins per layer
-    shuffles: list[tuple[Tensor, Tensor]]  # permutation [out * fan-in] and its inverse per layer, or nothing
+    sizes: list[int]  # bins per block
+    shuffles: list[tuple[Tensor, Tensor]]  # permutation [rows * columns] and its inverse per block, or nothing
+    blocks: Blocks
+    groups: list[list[int]]  # blocks of equal shape, which are transformed together
 
 
 @cache
 def bins(selection: Selection, device: torch.device, dtype: torch.dtype) -> Bins:
     """The tensors of ``selection`` on ``device``, made once per process: a training step copies nothing to the device."""
-    times = [_times(shape) for shape in selection.shapes]
-    entries = [rows * columns for rows, columns in selection.shapes]
+    blocks = selection.blocks
+    times = [_times(block) for block in blocks]
+    entries = [rows * columns for rows, columns in blocks]
     budgets = [selection.tau * n for n in entries]
     if selection.keep == "prefix":
         budgets = [selection.tau * sum(entries) - start for start in accumulate(entries[:-1], initial=0)]
-    kept = [torch.zeros_like(layer) for layer in times]
-    for layer, budget in enumerate(budgets):
-        order = _order(selection.shapes[layer], selection.keep, layer)
-        kept[layer][order[times[layer][order].cumsum(0) <= budget + 1e-6]] = 1.0
-    shuffles = [_hashed(n, layer) for layer, n in enumerate(entries)] if selection.permute else []
+    kept = [torch.zeros_like(block) for block in times]
+    for number, budget in enumerate(budgets):
+        order = _order(blocks[number], selection.keep, number)
+        kept[number][order[times[number][order].cumsum(0) <= budget + 1e-6]] = 1.0
+    shuffles = [_hashed(n, number) for number, n in enumerate(entries)] if selection.permute else []
     return Bins(
         torch.cat(times).to(device, dtype),
         torch.cat(kept).to(device, dtype),
-        [layer.numel() for layer in times],
+        [block.numel() for block in times],
         [(shuffle.to(device), shuffle.argsort().to(device)) for shuffle in shuffles],
+        blocks,
+        [[number for number, other in enumerate(blocks) if other == block] for block in dict.fromkeys(blocks)],
     )
 
 
-def spectrum(weights: Weights, table: Bins, normalise: Normalise = "global") -> Tensor:
+def spectrum(weights: Weights, table: Bins, normalise: Normalise = "global", smoothing: float = SMOOTHING) -> Tensor:
     """``s: [bins]``, every amplitude by their total: ``(table.times * s).sum()`` is one. Not truncated."""
-    amplitude = _amplitude(_transform(weights, table, "backward"), table)
+    amplitude = _amplitude(_transform(weights, table, "backward"), table, smoothing)
     return amplitude / _total(table.times * amplitude, table, normalise)
 
 
+def calibrated(first: Weights, selection: Selection, normalise: Normalise, smoothing: float) -> Tensor:
+    """The unit of lambda in which D pulls about as hard as half the squared distance of the weights does.
+
+    The squared norm of the first weights, ``[]``; without normalisation D is larger by the amplitudes' total.
+    """
+    squared = torch.stack([weight.square().sum() for weight in first]).sum()
+    if normalise != "none":
+        return squared
+    table = bins(selection, first[0].device, first[0].dtype)
+    return squared / (table.times * spectrum(first, table, normalise, smoothing)).sum()
+
+
 def distance(
-    reference: Weights, selection: Selection, divergence: Divergence, trains: Trains, normalise: Normalise = "global"
+    reference: Weights,
+    selection: Selection,
+    divergence: Divergence,
+    trains: Trains,
+    normalise: Normalise = "global",
+    smoothing: float = SMOOTHING,
 ) -> Callable[[Weights], Tensor]:
     """D as a function of the weights of the model that trains, the PM or the GM; ``reference`` is the other one's.
 
@@ -83,10 +121,11 @@ def distance(
     squared, phased = divergence.endswith("_l2"), divergence == "complex_l2"
     norm, adjoint = ("ortho", "ortho") if squared else ("backward", "forward")
     first = (divergence == "kl") == (trains == "pm")  # whether the model that trains is D's first argument
+    by: Normalise = "none" if squared else normalise
 
     def scaled(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
-        amplitude = _amplitude(coefficients, table)
-        total = 1.0 if squared else _total(table.times * amplitude, table, normalise)
+        amplitude = _amplitude(coefficients, table, smoothing)
+        total = _total(table.times * amplitude, table, by)
         return amplitude / total, amplitude, total
 
     r = _transform([weight.detach() for weight in reference], table, norm)
@@ -102,10 +141,12 @@ def distance(
             s, amplitude, total = scaled(coefficients)
             each, slope = _compare(s, r, divergence, first)
             slope = table.kept * slope
-            if not squared:  # s shrinks in every bin as the total grows
-                slope = slope - _total(table.times * slope * s, table, normalise)
-            pull = slope / (total * amplitude) * coefficients
-        gradient = _inverse(pull, selection.shapes, table, adjoint)
+            if by != "none":  # s shrinks in every bin as the total grows
+                slope = slope - _total(table.times * slope * s, table, by)
+            slope = slope / (total * amplitude)
+            # the smoothing grows with the block's mean power, to which every bin adds
+            pull = (slope + smoothing**2 * _mean(table.times * slope, table)) * coefficients
+        gradient = _inverse(pull, table, adjoint, [weight.numel() for weight in weights])
         linear = torch.stack([(g.view_as(w) * w).sum() for g, w in zip(gradient, weights, strict=True)]).sum()
         return (table.times * table.kept * each).sum() + (linear - linear.detach())
 
@@ -123,35 +164,68 @@ def _compare(s: Tensor, r: Tensor, divergence: Divergence, first: bool) -> tuple
 
 
 def _transform(weights: Weights, table: Bins, norm: str) -> Tensor:
-    """2-D DFT of every weight as a matrix, half planes laid end to end: complex ``[bins]``."""
-    matrices = [weight.flatten(1) for weight in weights]
+    """DFT of every block, half planes laid end to end: complex ``[bins]``."""
+    flat = [weight.flatten() for weight in weights]
+    blocks = flat if len(flat) == len(table.blocks) else [torch.cat(flat)]
     if table.shuffles:
-        matrices = [m.flatten()[to].view(m.shape) for m, (to, _) in zip(matrices, table.shuffles, strict=True)]
-    return torch.cat([torch.fft.rfft2(matrix, norm=norm).flatten() for matrix in matrices])
+        blocks = [block[to] for block, (to, _) in zip(blocks, table.shuffles, strict=True)]
+    halves = [blocks[0]] * len(blocks)
+    for group in table.groups:
+        stack = torch.stack([blocks[number] for number in group]).view(len(group), *table.blocks[group[0]])
+        whole = torch.fft.rfft(stack, norm=norm) if stack.shape[1] == 1 else torch.fft.rfft2(stack, norm=norm)
+        for number, half in zip(group, whole.flatten(1).unbind(), strict=True):
+            halves[number] = half
+    return torch.cat(halves)
 
 
-def _inverse(pull: Tensor, matrices: Shapes, table: Bins, norm: str) -> list[Tensor]:
+def _inverse(pull: Tensor, table: Bins, norm: str, entries: Sequence[int]) -> list[Tensor]:
     """The adjoint of ``_transform``, for coefficients ``pull: [bins]`` that stand for their conjugate partners too."""
-    halves = [part.view(shape[0], -1) for part, shape in zip(torch.split(pull, table.sizes), matrices, strict=True)]
-    rows = [torch.fft.ifft(half, dim=0, norm=norm).contiguous() for half in halves]  # on a CPU, half irfft2's time
-    weights = [torch.fft.irfft(row, shape[1], norm=norm) for row, shape in zip(rows, matrices, strict=True)]
+    halves = torch.split(pull, table.sizes)
+    blocks = list(halves)
+    for group in table.groups:
+        rows, columns = table.blocks[group[0]]
+        stack = torch.stack([halves[number] for number in group]).view(len(group), rows, -1)
+        if rows > 1:
+            stack = torch.fft.ifft(stack, dim=1, norm=norm).contiguous()  # on a CPU, half irfft2's time
+        whole = torch.fft.irfft(stack, columns, norm=norm).flatten(1)
+        for number, block in zip(group, whole.unbind(), strict=True):
+            blocks[number] = block
     if table.shuffles:
-        weights = [weight.flatten()[back] for weight, (_, back) in zip(weights, table.shuffles, strict=True)]
-    return weights
+        blocks = [block[back] for block, (_, back) in zip(blocks, table.shuffles, strict=True)]
+    return blocks if len(blocks) == len(entries) else list(torch.split(blocks[0], list(entries)))
 
 
-def _amplitude(coefficients: Tensor, table: Bins) -> Tensor:
-    """``[bins]``, smoothed so that no logarithm meets zero (1e-30: not even in a layer of zeros)."""
-    powers = torch.split(coefficients.real.square() + coefficients.imag.square(), table.sizes)
-    return torch.cat([power + 1e-12 * power.mean() + 1e-30 for power in powers]).sqrt()
+def _amplitude(coefficients: Tensor, table: Bins, smoothing: float) -> Tensor:
+    """``[bins]``, rounded off at zero, where |F| has a kink and its logarithm no value.
+
+    By a share of the block's rms amplitude over its full plane, and by 1e-30: not even a block of zeros has a zero.
+    """
+    power = coefficients.real.square() + coefficients.imag.square()
+    return (power + smoothing**2 * _mean(table.times * power, table) + 1e-30).sqrt()
 
 
-def _total(x: Tensor, table: Bins, normalise: Normalise) -> Tensor:
-    """The total over all bins, ``[]``; per layer: the bin's layer's total times the number of layers, ``[bins]``."""
-    if normalise == "global":
+def _mean(x: Tensor, table: Bins) -> Tensor:
+    """Of every bin's block, the sum of ``x`` by the block's number of entries: ``[bins]``, or ``[]`` for one block."""
+    parts = zip(torch.split(x, table.sizes), table.blocks, strict=True)
+    means = [part.sum() / (rows * columns) for part, (rows, columns) in parts]
+    return means[0] if len(means) == 1 else _spread(means, table)
+
+
+def _total(x: Tensor, table: Bins, normalise: Normalise) -> Tensor | float:
+    """What divides the amplitudes: the total of ``x`` over all bins, ``[]``, or nothing, one.
+
+    Per layer: that of the bin's block times the number of blocks, ``[bins]``.
+    """
+    if normalise == "none":
+        return 1.0
+    if normalise == "global" or len(table.blocks) == 1:
         return x.sum()
-    layers = torch.split(x, table.sizes)
-    return torch.cat([layer.sum().expand(layer.shape) for layer in layers]) * len(layers)
+    return _spread([part.sum() for part in torch.split(x, table.sizes)], table) * len(table.blocks)
+
+
+def _spread(each: Sequence[Tensor], table: Bins) -> Tensor:
+    """One number per block as ``[bins]``."""
+    return torch.cat([number.expand(size) for number, size in zip(each, table.sizes, strict=True)])
 
 
 def _times(shape: tuple[int, int]) -> Tensor:
@@ -160,11 +234,11 @@ def _times(shape: tuple[int, int]) -> Tensor:
     return torch.where((column == 0) | (2 * column == shape[1]), 1.0, 2.0).double().repeat(shape[0])
 
 
-def _order(shape: tuple[int, int], keep: Keep, layer: int) -> Tensor:
-    """The bins of one layer, those to keep first."""
+def _order(shape: tuple[int, int], keep: Keep, number: int) -> Tensor:
+    """The bins of one block, those to keep first."""
     u, v = torch.arange(shape[0])[:, None], torch.arange(shape[1] // 2 + 1)
     if keep == "random":
-        return _hashed(u.numel() * v.numel(), layer)
+        return _hashed(u.numel() * v.numel(), number)
     if keep == "prefix":
         return torch.arange(u.numel() * v.numel())
     radius = (torch.minimum(u, shape[0] - u) * shape[1]).square() + (v * shape[0]).square()  # integers: ties are exact
@@ -172,9 +246,9 @@ def _order(shape: tuple[int, int], keep: Keep, layer: int) -> Tensor:
     return low if keep == "low" else low.flip(0)
 
 
-def _hashed(count: int, layer: int) -> Tensor:
+def _hashed(count: int, number: int) -> Tensor:
     """A fixed permutation of ``count`` numbers: their order by a hash (splitmix64), the same on every machine."""
-    x = (torch.arange(count) + (layer << 32)) * -7046029254386353131
+    x = (torch.arange(count) + (number << 32)) * -7046029254386353131
     x = (x ^ (x >> 30)) * -4658895280553007687
     x = (x ^ (x >> 27)) * -7723592293110705685
     return (x ^ (x >> 31)).argsort(stable=True)

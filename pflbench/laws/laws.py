@@ -25,7 +25,7 @@ from pflbench.engine.engine import Federation, World
 from pflbench.engine.task import Pixels
 from pflbench.laws import toy
 from pflbench.laws.identities import IDENTITIES
-from pflbench.laws.subject import Case, deployed, distance, models, require, rows, within
+from pflbench.laws.subject import Case, deployed, distance, models, require, within
 
 Law = Callable[[Case], str | None]
 
@@ -123,7 +123,7 @@ def neighbours_do_not_matter(case: Case) -> str | None:
     for stage, function, epochs in case.stages:
         results = []
         for order, chunk in ((everyone, 1), (everyone, 4), (shuffled, 6)):
-            made, own = replace(case.world, engine="vmap", chunk=chunk), rows(case.played, order)
+            made, own = replace(case.world, engine="vmap", chunk=chunk), case.begin(stage, order, 5)
             result = engine.stage(made, stage, function, case.played.w, own, order, 5, epochs)
             results.append(tree.rows(result, torch.as_tensor(np.argsort(order))))
         within(results[0], results[1], 1e-9)
@@ -158,11 +158,12 @@ def states_are_values(case: Case) -> str | None:
 
 def inputs_are_left_alone(case: Case) -> str | None:
     """A stage changes none of its arguments in place."""
-    before = Federation(*tree.clone(tuple(case.played)))
-    own, everyone = tree.clone(case.played.c), np.arange(case.world.clients)
+    everyone = np.arange(case.world.clients)
     for stage, function, epochs in case.stages:
-        engine.stage(case.world, stage, function, case.played.w, own, everyone, 7, epochs)
-    require(distance(before, Federation(case.played.w, own)) == 0, "w or c was written to")
+        held = Federation(case.played.w, case.begin(stage, everyone, 7))
+        before = Federation(*tree.clone(tuple(held)))
+        engine.stage(case.world, stage, function, held.w, held.c, everyone, 7, epochs)
+        require(distance(before, held) == 0, "w or c was written to")
     return None
 
 

@@ -90,13 +90,25 @@ class Case:
         ]
         return [stage for stage in every if stage[2]]
 
+    def begin(self, stage: Stage, clients: np.ndarray, round: int) -> Tree:
+        """What ``clients`` hold as ``stage`` begins, after three rounds: personalise goes on from what contribute left."""
+        own, epochs = rows(self.played, clients), self.method.work(self.world.task).contribute
+        if stage != "personalise" or not epochs:
+            return own
+        left = engine.stage(
+            self.world, "contribute", self.method.contribute, self.played.w, own, clients, round, epochs
+        )
+        return cast(tuple[Tree, Tree], left)[1]
+
     def gradients(self, client: int = 0) -> list[Gradient]:
         """Every gradient that ``client`` takes in the stages of a fourth round, in order."""
-        here, played = np.array([client]), self.played
-        with spying(self.module) as taken:
-            for stage, function, epochs in self.stages:
-                engine.stage(self.world, stage, function, played.w, rows(played, here), here, 3, epochs)
-        return taken
+        here, every = np.array([client]), []
+        for stage, function, epochs in self.stages:
+            own = self.begin(stage, here, 3)
+            with spying(self.module) as taken:
+                engine.stage(self.world, stage, function, self.played.w, own, here, 3, epochs)
+            every += taken
+        return every
 
 
 @contextmanager

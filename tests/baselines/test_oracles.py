@@ -5,8 +5,9 @@ without momentum and weight decay; linear layers, convolutions and batch statist
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from unittest.mock import patch
 
 import numpy as np
@@ -74,14 +75,17 @@ def row(method: Method, oracle: Callable[..., Result], **renamed: str) -> Row:
 
 
 def spectral(method: SpectralCoDistillation) -> Row:
-    used = ("lam_g", "lam_p", "tau", "personal_epochs")
-    return Row(method, partial(oracles.spectral.run, **{name: getattr(method, name) for name in used}))
+    used = ("lam_g", "lam_p", "tau", "personal_epochs", "reference")
+    reading = oracles.spectral.Reading(method.layout, method.content, method.normalise, method.smoothing)
+    return Row(method, partial(oracles.spectral.run, reading=reading, **{name: getattr(method, name) for name in used}))
 
 
 def released(state: str) -> Row:
     method = SpectralReleased(state=state, beta=0.3, lam_g=2e5, lam_l=3e5, ratio=0.6)  # type: ignore[arg-type]
     return row(method, oracles.spectral_released.run, state="code")
 
+
+STRONG = SpectralCoDistillation(lam_g=2.0, lam_p=3.0, tau=0.4, personal_epochs=1)
 
 ROWS: Mapping[str, Row] = {
     "fedavg": row(FedAvg(), oracles.fedavg.run),
@@ -93,7 +97,14 @@ ROWS: Mapping[str, Row] = {
     "pfedme": row(PFedMe(lam=4.0, inner_steps=3, eta_p=0.05, eta=0.02, beta=1.3), oracles.pfedme.run),
     "fedrep": row(FedRep(head_epochs=2, body_epochs=1), oracles.fedrep.run),
     "fedrep, averaged head": row(FedRep(head_epochs=1, body_epochs=2, average_head=True), oracles.fedrep.run),
-    "spectral": spectral(SpectralCoDistillation(lam_g=2.0, lam_p=3.0, tau=0.4, personal_epochs=1)),
+    "spectral": spectral(STRONG),
+    **{
+        f"spectral, {', '.join(each)}": spectral(replace(STRONG, layout=each[0], content=each[1], normalise=each[2]))
+        for each in product(("vector", "layer", "matrix"), ("weights", "all"), ("global", "per_layer", "none"))
+    },
+    "spectral, received": spectral(replace(STRONG, reference="received")),
+    "spectral, own": spectral(replace(STRONG, reference="own")),
+    "spectral, smooth": spectral(replace(STRONG, smoothing=0.1, normalise="per_layer")),
     "spectral_released": released("released"),
     "spectral_released, unaliased": released("unaliased"),
     "spectral_released, reference": released("reference"),

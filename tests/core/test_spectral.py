@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from pflbench.baselines.fedavg import FedAvg
 from pflbench.baselines.local_only import LocalOnly
 from pflbench.baselines.spectral import SpectralCoDistillation
 from pflbench.core.local import Batch, Feed, Task, plain
-from pflbench.core.spectrum import Bins, Selection, _hashed, bins, distance, spectrum
+from pflbench.core.spectrum import Bins, Selection, _hashed, bins, calibrated, distance, spectrum
 
 DIVERGENCES = ["kl", "kl_reverse", "symmetric", "amplitude_l2", "complex_l2"]
 KEEPS = ["low", "high", "random", "prefix"]
+LAYOUTS = ["vector", "layer", "matrix"]
+NORMALISES = ["global", "per_layer", "none"]
 SIZES = [(5, 7), (4, 2, 1, 3), (3, 9), (6, 4)]  # odd and even fan-in, odd and even rows, one convolution
 SHAPES = tuple((size[0], math.prod(size[1:])) for size in SIZES)
 CPU = torch.device("cpu")
@@ -36,15 +39,15 @@ def table(plan: Selection) -> Bins:
 
 
 def per_layer(plan: Selection, name: str) -> list[Tensor]:
-    """``times`` or ``kept`` of every layer as a half plane."""
+    """``times`` or ``kept`` of every block as a half plane."""
     parts = getattr(table(plan), name).split(table(plan).sizes)
-    return [part.view(shape[0], -1) for part, shape in zip(parts, plan.shapes, strict=True)]
+    return [part.view(block[0], -1) for part, block in zip(parts, plan.blocks, strict=True)]
 
 
 def full_masks(plan: Selection) -> list[Tensor]:
     """The kept bins on the full plane: entry (u, v) of the right half is that of its conjugate partner (-u, -v)."""
     masks = []
-    for (rows, columns), half in zip(plan.shapes, per_layer(plan, "kept"), strict=True):
+    for (rows, columns), half in zip(plan.blocks, per_layer(plan, "kept"), strict=True):
         mask = torch.zeros(rows, columns, dtype=torch.float64)
         for u in range(rows):
             for v in range(columns):
@@ -53,18 +56,29 @@ def full_masks(plan: Selection) -> list[Tensor]:
     return masks
 
 
-def definition(pm, gm, plan: Selection, divergence: str, normalise: str = "global") -> Tensor:
+def planes(ws, plan: Selection, norm: str = "backward") -> list[Tensor]:
+    """The whole spectra of one vector, of one vector per weight or of one matrix per weight."""
+    if plan.layout == "vector":
+        return [torch.fft.fft(torch.cat([w.reshape(-1) for w in ws]), norm=norm)[None]]
+    if plan.layout == "layer":
+        return [torch.fft.fft(w.reshape(-1), norm=norm)[None] for w in ws]
+    return [torch.fft.fft2(w.reshape(w.shape[0], -1), norm=norm) for w in ws]
+
+
+def definition(pm, gm, plan: Selection, divergence: str, normalise: str = "global", smoothing: float = 1e-6) -> Tensor:
     """D on the full plane, differentiated by autograd: nothing of it is shared with the module."""
     l2 = divergence.endswith("_l2")
 
     def spectra(ws):
-        planes = [torch.fft.fft2(w.reshape(w.shape[0], -1), norm="ortho" if l2 else "backward") for w in ws]
-        powers = [f.real**2 + f.imag**2 for f in planes]
-        amplitudes = [(p + 1e-12 * p[:, : p.shape[1] // 2 + 1].detach().mean()).sqrt() for p in powers]
+        whole = planes(ws, plan, "ortho" if l2 else "backward")
+        powers = [f.real**2 + f.imag**2 for f in whole]
+        amplitudes = [(p + smoothing**2 * p.mean()).sqrt() for p in powers]
         if l2:
-            return planes if divergence == "complex_l2" else amplitudes
+            return whole if divergence == "complex_l2" else amplitudes
+        if normalise == "none":
+            return amplitudes
         if normalise == "per_layer":
-            return [a / a.sum() / len(ws) for a in amplitudes]
+            return [a / a.sum() / len(amplitudes) for a in amplitudes]
         return [a / sum(a.sum() for a in amplitudes) for a in amplitudes]
 
     def kl(p, q):
@@ -89,17 +103,18 @@ def value_and_gradient(apart, ws: list[Tensor]) -> tuple[Tensor, Tensor]:
 # --- the divergence and its gradient ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalise", ["global", "per_layer"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("normalise", NORMALISES)
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_half_plane_equals_the_full_plane(divergence, normalise):
+def test_half_plane_equals_the_full_plane(divergence, normalise, layout):
     pm, gm = weights(0), weights(1)
-    for keep in KEEPS:
+    for keep, smoothing in zip(KEEPS, (1e-6, 1e-2, 0.1, 1e-6), strict=True):
         # odd sizes: the cut may fall between (u, 0) and its partner (-u, 0), which are two bins of the half plane
-        plan = Selection(SHAPES, 0.4, keep) if keep != "prefix" else Selection(SHAPES, (35 + 24) / 110, keep)
-        expected = definition(pm, gm, plan, divergence, normalise)
+        plan = Selection(SHAPES, 0.4 if keep != "prefix" else (35 + 24) / 110, keep, layout=layout)
+        expected = definition(pm, gm, plan, divergence, normalise, smoothing)
         assert expected > 1e-3
         for trains, moving, still in (("pm", pm, gm), ("gm", gm, pm)):
-            got = distance(still, plan, divergence, trains, normalise)(moving)
+            got = distance(still, plan, divergence, trains, normalise, smoothing)(moving)
             torch.testing.assert_close(got, expected, rtol=1e-11, atol=0)
 
 
@@ -107,10 +122,11 @@ def test_half_plane_equals_the_full_plane(divergence, normalise):
 @pytest.mark.parametrize("tau", [1.0, 0.4])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_gradient_is_not_zero_and_equals_finite_differences(divergence, tau, trains):
-    sizes = [(3, 5), (4, 1, 2, 2)]
+    sizes = [(3, 5), (4, 1, 2, 2), (3, 5)]
     moving = [w.requires_grad_() for w in weights(2, sizes)]
-    for normalise in ("global", "per_layer"):
-        apart = distance(weights(3, sizes), Selection(((3, 5), (4, 4)), tau), divergence, trains, normalise)
+    for normalise, layout, smoothing in product(NORMALISES, LAYOUTS, (1e-6, 0.1)):
+        plan = Selection(tuple(sizes), tau, layout=layout)
+        apart = distance(weights(3, sizes), plan, divergence, trains, normalise, smoothing)
         gradient = torch.autograd.grad(apart(moving), moving)
         assert all(g.norm() > 1e-3 for g in gradient)
         assert torch.autograd.gradcheck(lambda *ws: apart(ws), moving, atol=1e-9, rtol=1e-6)  # noqa: B023
@@ -126,18 +142,20 @@ def test_single_precision_gradient_near_the_reference(divergence):
     assert (single - exact).norm() < 1e-3 * exact.norm()
 
 
-def test_smoothing_is_a_constant_and_keeps_empty_bins_finite():
-    """A constant matrix has one non-zero bin; all others are the smoothing alone, which must carry no gradient."""
+def test_smoothing_keeps_empty_bins_finite():
+    """A constant matrix has one non-zero bin; all others are the smoothing alone, which grows with the matrix."""
     flat = [torch.full((4, 6), 0.5, dtype=torch.float64), weights(0, [(3, 5)])[0]]
-    still, plan = weights(1, [(4, 6), (3, 5)]), Selection(((4, 6), (3, 5)))
-    for trains in ("pm", "gm"):
-        value, gradient = value_and_gradient(distance(still, plan, "kl", trains), flat)
+    still = weights(1, [(4, 6), (3, 5)])
+    for trains, layout, smoothing in product(("pm", "gm"), LAYOUTS, (1e-6, 1e-2)):
+        plan = Selection(((4, 6), (3, 5)), layout=layout)
+        value, gradient = value_and_gradient(distance(still, plan, "kl", trains, smoothing=smoothing), flat)
         pair = (lambda ws: (ws, still)) if trains == "pm" else (lambda ws: (still, ws))
         leaves = [w.clone().requires_grad_() for w in flat]
-        expected = definition(*pair(leaves), plan, "kl")
+        expected = definition(*pair(leaves), plan, "kl", smoothing=smoothing)
         by_autograd = torch.cat([g.flatten() for g in torch.autograd.grad(expected, leaves)])
         torch.testing.assert_close(value, expected.detach())
         torch.testing.assert_close(gradient, by_autograd, rtol=1e-6, atol=1e-9 * float(by_autograd.norm()))
+    plan = Selection(((4, 6), (3, 5)))
     for dtype in (torch.float32, torch.float64):
         empty = [torch.zeros(4, 6, dtype=dtype), flat[1].to(dtype)]
         value, gradient = value_and_gradient(distance([w.to(dtype) for w in still], plan, "kl", "gm"), empty)
@@ -145,30 +163,43 @@ def test_smoothing_is_a_constant_and_keeps_empty_bins_finite():
         assert gradient.isfinite().all()
 
 
+def test_smoothing_by_hand():
+    """A share of the rms: where all amplitudes are one, sqrt(1 + smoothing^2)."""
+    w = [torch.zeros(1, 64, dtype=torch.float64)]
+    w[0][0, 0] = 1.0  # flat spectrum: all 64 amplitudes are one
+    flat = table(Selection(((1, 64),)))
+    for smoothing in (1e-6, 0.1, 1.0):
+        raw = spectrum(w, flat, "none", smoothing)
+        torch.testing.assert_close(raw, torch.full_like(raw, math.sqrt(1 + smoothing**2)))
+
+
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_identical_models_have_distance_zero_and_no_gradient(divergence):
     pm = weights(5)
-    for tau, normalise in ((1.0, "global"), (0.4, "global"), (0.4, "per_layer")):
-        for trains in ("pm", "gm"):
-            value, gradient = value_and_gradient(
-                distance(pm, Selection(SHAPES, tau), divergence, trains, normalise), pm
-            )
-            assert value == 0
-            assert gradient.norm() < 1e-14
+    for tau, normalise, layout, trains in product((1.0, 0.4), NORMALISES, LAYOUTS, ("pm", "gm")):
+        plan = Selection(SHAPES, tau, layout=layout)
+        value, gradient = value_and_gradient(distance(pm, plan, divergence, trains, normalise, 1e-2), pm)
+        assert value == 0
+        assert gradient.norm() < 1e-14
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     step=st.floats(1e-3, 10),
-    plan=st.builds(Selection, st.just(SHAPES), st.floats(0.01, 1), st.sampled_from(KEEPS), st.booleans()),
+    plan=st.builds(
+        Selection, st.just(SHAPES), st.floats(0.01, 1), st.sampled_from(KEEPS), st.booleans(), st.sampled_from(LAYOUTS)
+    ),
     divergence=st.sampled_from(DIVERGENCES),
     trains=st.sampled_from(["pm", "gm"]),
-    normalise=st.sampled_from(["global", "per_layer"]),
+    normalise=st.sampled_from(NORMALISES),
+    smoothing=st.floats(1e-6, 1),
 )
-def test_distance_is_never_negative_even_truncated(seed, step, plan, divergence, trains, normalise):
+def test_distance_is_never_negative_even_truncated(seed, step, plan, divergence, trains, normalise, smoothing):
     still = weights(seed)
-    assert distance(still, plan, divergence, trains, normalise)(near(still, step, seed + 1)) >= -1e-15
+    scale = float(spectrum(still, table(plan), normalise).sum())
+    value = distance(still, plan, divergence, trains, normalise, smoothing)(near(still, step, seed + 1))
+    assert value >= -1e-15 * max(1, scale)
 
 
 @pytest.mark.parametrize("trains", ["pm", "gm"])
@@ -191,9 +222,15 @@ def test_the_reference_gets_no_gradient():
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_vectorised_equals_one_client_at_a_time(divergence):
-    cohort = [(weights(seed), weights(seed + 50)) for seed in range(3)]
-    for plan in (Selection(SHAPES, 0.4), Selection(SHAPES, 0.3, "random", permute=True)):
-        for normalise in ("global", "per_layer"):
+    twins = (*SHAPES[:2], SHAPES[0])  # equal shapes are transformed together
+    for plan in (
+        Selection(SHAPES, 0.4),
+        *(Selection(SHAPES, 0.3, "random", permute=True, layout=layout) for layout in LAYOUTS),
+        *(Selection(twins, 0.4, layout=layout) for layout in LAYOUTS),
+    ):
+        sizes = [*SIZES[:2], SIZES[0]] if plan.shapes == twins else SIZES
+        cohort = [(weights(seed, sizes), weights(seed + 50, sizes)) for seed in range(3)]
+        for normalise in NORMALISES:
 
             def client(moving, still, plan=plan, normalise=normalise):
                 apart = distance(list(still), plan, divergence, "pm", normalise)
@@ -227,23 +264,79 @@ def test_tables_may_be_made_inside_a_gradient():
 
 def test_parseval_complex_l2_over_all_bins_is_the_pull_of_ditto():
     v, w = weights(0), weights(1)
-    for permute in (False, True):
-        value, gradient = value_and_gradient(distance(w, Selection(SHAPES, permute=permute), "complex_l2", "pm"), v)
+    for permute, layout in product((False, True), LAYOUTS):
+        plan = Selection(SHAPES, permute=permute, layout=layout)
+        value, gradient = value_and_gradient(distance(w, plan, "complex_l2", "pm"), v)
         torch.testing.assert_close(value, sum((a - b).square().sum() for a, b in zip(v, w, strict=True)) / 2)
         torch.testing.assert_close(gradient, torch.cat([(a - b).flatten() for a, b in zip(v, w, strict=True)]))
 
 
-def test_the_spectrum_is_one_probability_vector():
+def test_parseval_of_the_amplitudes():
+    """Without normalisation or smoothing worth the name, squared amplitudes sum to the squared norm times the entries."""
+    for layout in LAYOUTS:
+        plan = Selection(SHAPES, layout=layout)
+        a = spectrum(weights(0), table(plan), "none")
+        for times, part, (rows, columns), block in zip(
+            per_layer(plan, "times"), a.split(table(plan).sizes), plan.blocks, planes(weights(0), plan), strict=True
+        ):
+            power = (times * part.view_as(times).square()).sum() / (rows * columns)
+            inverse = torch.fft.ifft2(block).real.square().sum()
+            torch.testing.assert_close(power, inverse, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_spectrum_is_one_probability_vector(layout):
+    plan = Selection(SHAPES, layout=layout)
     for normalise in ("global", "per_layer"):
-        s = spectrum(weights(0), table(Selection(SHAPES)), normalise)
-        masses = [
-            float((t * part.view_as(t)).sum())
-            for t, part in zip(
-                per_layer(Selection(SHAPES), "times"), s.split(table(Selection(SHAPES)).sizes), strict=True
-            )
-        ]
+        s = spectrum(weights(0), table(plan), normalise)
+        parts = zip(per_layer(plan, "times"), s.split(table(plan).sizes), strict=True)
+        masses = [float((t * part.view_as(t)).sum()) for t, part in parts]
         assert sum(masses) == pytest.approx(1, abs=1e-14)
-        assert (masses == pytest.approx([0.25] * 4, abs=1e-14)) == (normalise == "per_layer")
+        if layout != "vector":
+            assert (masses == pytest.approx([0.25] * 4, abs=1e-14)) == (normalise == "per_layer")
+
+
+def test_one_block_has_one_normalisation():
+    v, w, plan = weights(0), weights(1), Selection(SHAPES, 0.4, layout="vector")
+    one, other = (value_and_gradient(distance(w, plan, "kl", "pm", n), v) for n in ("global", "per_layer"))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+
+
+def test_without_normalisation_the_divergence_grows_with_both_models():
+    """D(c a || c b) = c D(a || b); calibration makes it as strong as the normalised one."""
+    v, w = weights(0), weights(1)
+    for layout in LAYOUTS:
+        plan = Selection(SHAPES, 0.4, layout=layout)
+        raw = distance(w, plan, "kl", "pm", "none")(v)
+        tripled = distance([3 * x for x in w], plan, "kl", "pm", "none")([3 * x for x in v])
+        torch.testing.assert_close(tripled, 3 * raw)
+        squared = sum(x.square().sum() for x in w)
+        total = sum(f.abs().sum() for f in planes(w, plan))
+        torch.testing.assert_close(calibrated(w, plan, "none", 1e-6), squared / total, rtol=1e-9, atol=0)
+        assert calibrated(w, plan, "global", 1e-6) == squared
+
+
+def test_a_vector_of_one_layer_is_that_layer():
+    v, w = weights(0, [(4, 6)]), weights(1, [(4, 6)])
+    plans = [Selection(((4, 6),), 0.4, layout=layout) for layout in ("vector", "layer")]
+    one, other = (value_and_gradient(distance(w, plan, "kl", "gm"), v) for plan in plans)
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+
+
+def test_the_first_bins_of_a_vector_are_its_low_frequencies():
+    """In the half spectrum exactly; of a full one, first tau n bins are half of the lowest 2 tau n - 1 and half the mean's."""
+    v, w, n = weights(0), weights(1), 110
+    for tau in (0.1, 0.4, 0.7):
+        low, prefix = (Selection(SHAPES, tau, keep, layout="vector") for keep in ("low", "prefix"))
+        assert torch.equal(table(low).kept, table(prefix).kept)
+    amplitudes = [planes(x, Selection(SHAPES, layout="vector"))[0][0].abs() for x in (v, w)]
+    p, q = (a / a.sum() for a in amplitudes)
+    each = p * (p / q).log() - p + q
+    for kept in (11, 44):
+        low = distance(w, Selection(SHAPES, (2 * kept - 1) / n, layout="vector"), "kl", "pm")(v)
+        torch.testing.assert_close(each[:kept].sum(), (low + each[0]) / 2)
 
 
 def test_invariances_of_the_amplitude_spectrum():
@@ -294,10 +387,12 @@ def test_bins_of_a_4_by_4_layer_by_hand():
 @pytest.mark.parametrize("keep", ["low", "high", "random"])
 @pytest.mark.parametrize("tau", [0.1, 0.4, 0.5, 0.9])
 def test_every_layer_keeps_tau_of_its_bins(tau, keep):
-    plan = Selection((*SHAPES, (32, 25)), tau, keep)
-    for (rows, columns), times, kept in zip(
-        plan.shapes, per_layer(plan, "times"), per_layer(plan, "kept"), strict=True
-    ):
+    plans = [Selection((*SHAPES, (32, 25)), tau, keep, layout=layout) for layout in LAYOUTS]
+    assert [len(plan.blocks) for plan in plans] == [1, 5, 5]
+    every = [
+        row for plan in plans for row in zip(plan.blocks, *(per_layer(plan, n) for n in ("times", "kept")), strict=True)
+    ]
+    for (rows, columns), times, kept in every:
         assert times.sum() == rows * columns
         assert tau * rows * columns - 2 < (times * kept).sum() <= tau * rows * columns + 1e-6
 
@@ -332,7 +427,19 @@ def test_low_and_high_are_complements_but_for_the_bin_on_the_cut(rows, columns, 
 
 @pytest.mark.parametrize("keep", KEEPS)
 def test_tau_one_keeps_everything(keep):
-    assert table(Selection(SHAPES, 1.0, keep)).kept.all()
+    assert all(table(Selection(SHAPES, 1.0, keep, layout=layout)).kept.all() for layout in LAYOUTS)
+
+
+def test_a_slow_wave_along_the_vector_is_low_across_layers():
+    """One wave over two layers end to end: low for the vector, a ramp with a broad spectrum for each layer."""
+    wave = 1 + torch.cos(2 * math.pi * torch.arange(48, dtype=torch.float64) / 48)
+    ws = [wave[:24].view(4, 6), wave[24:].view(2, 12)]
+    mass = {}
+    for layout in ("vector", "layer"):
+        plan = Selection(((4, 6), (2, 12)), 0.1, layout=layout)
+        mass[layout] = float((table(plan).times * table(plan).kept * spectrum(ws, table(plan))).sum())
+    assert mass["vector"] > 0.999
+    assert mass["layer"] < 0.8
 
 
 def test_low_bins_are_the_low_frequencies():
@@ -365,6 +472,11 @@ def test_permute_is_the_distance_of_the_shuffled_weights():
     v, w = weights(0), weights(1)
     shuffle = [_hashed(x.numel(), layer) for layer, x in enumerate(v)]
     plan = Selection(SHAPES, 0.4, permute=True)
+    joined = Selection(SHAPES, 0.4, permute=True, layout="vector")
+    whole = _hashed(110, 0)
+    vs, ws = ([torch.cat([x.flatten() for x in side])[whole][None]] for side in (v, w))
+    expected = distance(ws, Selection(((1, 110),), 0.4), "kl", "pm")(vs)
+    torch.testing.assert_close(distance(w, joined, "kl", "pm")(v), expected)
     for divergence in DIVERGENCES:
         vs, ws = ([x.flatten()[to].view_as(x) for x, to in zip(side, shuffle, strict=True)] for side in (v, w))
         value, gradient = value_and_gradient(distance(w, plan, divergence, "pm"), v)
@@ -416,7 +528,8 @@ def test_without_pull_it_is_fedavg_and_local_training_bit_for_bit():
     broken = {name: torch.full_like(x, math.nan) for name, x in v.items()}  # the term is left out, not multiplied by 0
     upload, _ = method.contribute(task, w, {"v": broken}, feed)
     expected, _ = FedAvg().contribute(task, w, {}, feed)
-    trained, local = method.personalise(task, broken, {"v": v}, feed)["v"], LocalOnly().personalise(task, {}, v, feed)
+    c = {"v": v, "own": broken}
+    trained, local = method.personalise(task, broken, c, feed)["v"], LocalOnly().personalise(task, {}, v, feed)
     assert all(torch.equal(upload[name], expected[name]) for name in w)
     assert all(torch.equal(trained[name], local[name]) for name in v)
 
@@ -425,14 +538,16 @@ def test_without_pull_it_is_fedavg_and_local_training_bit_for_bit():
 def test_one_step_of_both_phases_by_the_definition(divergence):
     """GM: minus the gradient of lam_g D over GM's argument, tau of the bins. PM: of lam_p D over PM's, all bins."""
     task, w, v, feed = world(learn=False)
-    method = SpectralCoDistillation(lam_g=3.0, lam_p=2.0, scale="literal", tau=0.4, divergence=divergence)
+    method = SpectralCoDistillation(
+        lam_g=3.0, lam_p=2.0, scale="literal", tau=0.4, divergence=divergence, reference="received"
+    )
     upload, c = method.contribute(task, w, {"v": v}, one_step(feed))
     trained = method.personalise(task, w, c, one_step(feed))["v"]
     for new, old, lam, tau, gm_moves in ((upload, w, 3.0, 0.4, True), (trained, v, 2.0, 1.0, False)):
         leaves = [old[name].clone().requires_grad_() for name in task.weights]
         pm, gm = ([v[name] for name in task.weights], leaves) if gm_moves else (leaves, [w[n] for n in task.weights])
-        plan = Selection(((5, 6), (3, 5)), tau)
-        gradient = torch.autograd.grad(lam * definition(pm, gm, plan, divergence), leaves)
+        plan = Selection(((5, 6), (3, 5)), tau, layout=method.layout)
+        gradient = torch.autograd.grad(lam * definition(pm, gm, plan, divergence, "global", method.smoothing), leaves)
         for name, g in zip(task.weights, gradient, strict=True):
             assert g.norm() > 1e-4
             torch.testing.assert_close(new[name], old[name] - 0.1 * g, rtol=1e-10, atol=1e-13)
@@ -446,7 +561,7 @@ def test_calibrated_scale_by_hand():
     start = {**w, "a.weight": torch.full((5, 6), 2.0).double(), "b.weight": torch.ones(3, 5).double()}
     task = replace(task, start=start)
     for divergence, factor in (("kl", 135.0), ("symmetric", 135.0), ("amplitude_l2", 1.0), ("complex_l2", 1.0)):
-        ours = SpectralCoDistillation(lam_g=0.01, lam_p=0.02, divergence=divergence)
+        ours = SpectralCoDistillation(lam_g=0.01, lam_p=0.02, divergence=divergence, reference="received")
         raw = replace(ours, lam_g=0.01 * factor, lam_p=0.02 * factor, scale="literal")
         for method, other in ((ours, raw),):
             upload, _ = method.contribute(task, w, {"v": v}, one_step(feed))
@@ -457,9 +572,35 @@ def test_calibrated_scale_by_hand():
             assert not torch.equal(got["v"]["a.weight"], v["a.weight"])
 
 
+@pytest.mark.parametrize("content", ["weights", "all"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_step_of_every_reading(layout, content):
+    """What moves is what is in the spectrum; every reading's step is that of its definition, in its own unit."""
+    task, w, v, feed = world(learn=False)
+    names = task.weights if content == "weights" else task.parameters
+    plan = Selection(tuple(tuple(w[n].shape) for n in names), 0.4, layout=layout)
+    for normalise, smoothing in product(NORMALISES, (1e-6, 0.1)):
+        method = SpectralCoDistillation(
+            lam_g=0.03, tau=0.4, layout=layout, content=content, normalise=normalise, smoothing=smoothing
+        )
+        upload, _ = method.contribute(task, w, {"v": v}, one_step(feed))
+        leaves = [w[name].clone().requires_grad_() for name in names]
+        unit = sum(task.start[n].square().sum() for n in names)
+        if normalise == "none":
+            powers = [f.abs().square() for f in planes([task.start[n] for n in names], plan)]
+            unit /= sum((p + smoothing**2 * p.mean()).sqrt().sum() for p in powers)
+        value = definition([v[n] for n in names], leaves, plan, "kl", normalise, smoothing)
+        gradient = torch.autograd.grad(0.03 * unit * value, leaves)
+        for name, g in zip(names, gradient, strict=True):
+            assert g.norm() > 1e-4
+            torch.testing.assert_close(upload[name], w[name] - 0.1 * g, rtol=1e-10, atol=1e-13)
+        assert all(torch.equal(upload[name], w[name]) for name in w if name not in names)
+
+
 def test_complex_l2_is_ditto_on_the_weights():
     task, w, v, feed = world(learn=False)
-    trained = SpectralCoDistillation(lam_p=1.5, divergence="complex_l2").personalise(task, w, {"v": v}, one_step(feed))
+    method = SpectralCoDistillation(lam_p=1.5, divergence="complex_l2")
+    trained = method.personalise(task, {}, {"v": v, "own": w}, one_step(feed))
     for name in task.weights:
         torch.testing.assert_close(trained["v"][name], v[name] - 0.1 * 1.5 * (v[name] - w[name]))
 
@@ -474,7 +615,8 @@ def test_reference_received_or_own():
         after = method.personalise(task, w, c, feed)
         assert after.keys() == method.init(task, w)[1].keys()
         results[reference] = after["v"]
-        drawn_to = SpectralCoDistillation().personalise(task, w if reference == "received" else upload, {"v": v}, feed)
+        to = w if reference == "received" else upload
+        drawn_to = SpectralCoDistillation(reference="received").personalise(task, to, {"v": v}, feed)
         assert all(torch.equal(after["v"][name], drawn_to["v"][name]) for name in v)
     assert not torch.equal(results["received"]["a.weight"], results["own"]["a.weight"])
 

@@ -41,5 +41,5 @@ def test_numbers_have_not_moved(method):
 
 if __name__ == "__main__":
     FILE.parent.mkdir(exist_ok=True)
-    found = {method: counts(method) for method in METHODS.names().names()}
+    found = {method: counts(method) for method in METHODS.names()}
     FILE.write_text(json.dumps({"meaning": MEANING, "counts": found}, indent=1) + "\n")

@@ -249,19 +249,24 @@ def module(p: State) -> SimpleNamespace:
     return SimpleNamespace(parameters=lambda: iter(p.values()))
 
 
-SPECTRAL = SpectralCoDistillation(lam_g=2.0, lam_p=3.0, tau=0.4)
-UNIT = float(sum(START[name].square().sum() for name in TASK.weights))
-LOW = torch.cat([oracles.spectral._low(*START[name].shape, 0.4).flatten() for name in TASK.weights])
+SPECTRAL = SpectralCoDistillation(lam_g=2.0, lam_p=3.0, tau=0.4, reference="received")
+READING = oracles.spectral.Reading(SPECTRAL.layout, SPECTRAL.content, SPECTRAL.normalise, SPECTRAL.smoothing)
 RELEASED = SpectralReleased(state="differentiable", beta=0.3, lam_g=2e5, lam_l=3e3, ratio=0.6)
 SEEN = {"v": OWN, "seen": torch.ones((), dtype=torch.float64)}
 
 
 def spectral_generic(p: State) -> Tensor:
-    return oracles.spectral._generic(module(p), 2.0 * UNIT, oracles.spectral._spectrum(module(OWN)), LOW)
+    unit, low = oracles.spectral._unit(module(START), READING), oracles.spectral._low(module(START), READING, 0.4)
+    return oracles.spectral._generic(
+        module(p), 2.0 * unit, oracles.spectral._spectrum(module(OWN), READING), low, READING
+    )
 
 
 def spectral_personal(p: State) -> Tensor:
-    return oracles.spectral._personal(module(p), 3.0 * UNIT, oracles.spectral._spectrum(module(RECEIVED)))
+    unit = oracles.spectral._unit(module(START), READING)
+    return oracles.spectral._personal(
+        module(p), 3.0 * unit, oracles.spectral._spectrum(module(RECEIVED), READING), READING
+    )
 
 
 def released_generic(p: State) -> Tensor:

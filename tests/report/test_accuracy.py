@@ -70,10 +70,10 @@ def test_lines_pass_through_the_numbers_of_the_csv():
     module = figures.load_module(FIGURES / "truncation" / "figure.py")
     runs = rows_of("default", (0.5, 0.6, 0.7), method="spectral", tau=0.4)
     for number, tau in enumerate((0.1, 0.4, 1.0)):
-        for keep in ("low", "high", "random", "prefix"):
-            if tau < 1 or keep == "low":
+        for keep in ("low", "high", "random", "matrix", "prefix"):
+            if tau < 1 or keep in ("low", "matrix"):
                 values = [0.5 + 0.1 * number + 0.01 * seed * len(keep) for seed in range(3)]
-                runs += rows_of(keep, values, method="spectral", tau=tau, keep=keep)
+                runs += rows_of(keep, values, method="spectral", tau=tau, keep="low" if keep == "matrix" else keep)
     frame = module.table(study_of(runs, "truncation"))
     lines = {
         (model, line.get_label()): line.get_ydata()
