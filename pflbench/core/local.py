@@ -111,7 +111,8 @@ def gradient(loss: Loss, p: State, batch: Batch, names: Sequence[str]) -> tuple[
     moving = {name: p[name].detach().requires_grad_() for name in names}
     scalar, buffers = value(moving)
     grads = torch.autograd.grad(scalar, list(moving.values()), materialize_grads=True)
-    return dict(zip(names, grads, strict=True)), buffers
+    # a convolution of channels_last images gives its gradient in that layout: a state keeps the standard one
+    return {name: grad.contiguous() for name, grad in zip(names, grads, strict=True)}, buffers
 
 
 def sgd(

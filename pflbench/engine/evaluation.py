@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pflbench.core import tree
+from pflbench.core.local import alone
 from pflbench.core.method import Method
 from pflbench.core.tree import State, Tree
 from pflbench.engine.engine import Federation, World, groups_of, parallel, stage
@@ -123,7 +124,7 @@ def _hits(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarr
 
 def _right(world: World, p: State, pixels: Pixels, index: np.ndarray) -> np.ndarray:
     near, where = _bring(pixels, index)
-    with torch.no_grad():
+    with torch.no_grad(), alone():
         right = world.network.predict(p, near.images(where)) == near.y[where]
     hits: np.ndarray = right.cpu().numpy()
     return hits

@@ -13,6 +13,7 @@ from pflbench.core.local import Batch, Task, is_alone, training
 from pflbench.core.tree import State
 from pflbench.models.zoo import Model
 
+Slot = tuple[dict[str, Any], str, Tensor]  # a layer's own table, the name there, what lies there between calls
 PAD = 4  # pixels of zeros on each side of an image before it is cropped to its own size again
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 
@@ -92,15 +93,23 @@ class Network:
 
     The state is kept in ``dtype``; with precision bfloat16 the forward and backward pass run in bfloat16 on a cast
     copy, the update in float32. Safe to call from several threads.
+
+    On a CPU, a model with convolutions is given its images channels_last where one model is computed at a time: a
+    fixed rule on device, layers and precision. Weights keep the standard layout; float64 does too, since the library
+    that gains from the other one has no float64.
     """
 
-    def __init__(self, module: nn.Module, precision: Precision, channels_last: bool = False) -> None:
-        self.channels_last = channels_last
+    def __init__(self, module: nn.Module, precision: Precision) -> None:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self._compute = torch.bfloat16 if precision == "bfloat16" else self.dtype
         self._buffers = {name for name, _ in module.named_buffers()}
+        self._convolutional = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
         self._skeleton = copy.deepcopy(module).to("meta")
         self._mine = threading.local()
+
+    def channels_last(self, device: torch.device) -> bool:
+        """Whether one model at a time gets its images channels_last."""
+        return self._convolutional and self._compute != torch.float64 and device.type == "cpu"
 
     def logits(self, p: State, x: Tensor) -> Tensor:
         """[B, classes] for x: [B, channels, height, width]."""
@@ -109,19 +118,17 @@ class Network:
             self._mine.slots = _slots(self._mine.module)
         if self._compute != self.dtype:
             p = {name: value if name in self._buffers else value.to(self._compute) for name, value in p.items()}
-        x = x.to(self._compute)
-        if self.channels_last:
-            x, p = _last(x), {name: _last(value) for name, value in p.items()}
-        if not is_alone():
-            output: Tensor = torch.func.functional_call(self._mine.module, p, (x,), tie_weights=False)
-            return output.to(self.dtype)
-        for (
-            held,
-            key,
-            name,
-        ) in self._mine.slots:  # functional_call without its checks: a tenth of a small network's step
-            held[key] = p[name]
-        output = self._mine.module(x)
+        if self.channels_last(x.device) and is_alone():
+            x = x.contiguous(memory_format=torch.channels_last)
+        slots: dict[str, Slot] = self._mine.slots
+        try:  # torch.func.functional_call by hand: a small model's step alone takes a tenth less
+            for name, value in p.items():
+                held, key, _ = slots[name]
+                held[key] = value
+            output: Tensor = self._mine.module(x.to(self._compute))
+        finally:  # no tensor of a finished transform stays behind
+            for held, key, empty in slots.values():
+                held[key] = empty
         return output.to(self.dtype)
 
     def predict(self, p: State, x: Tensor) -> Tensor:
@@ -138,18 +145,15 @@ class Network:
         return -(scores * target).sum() / batch.mask.sum().clamp(min=1)
 
 
-def _slots(module: nn.Module) -> list[tuple[dict[str, Any], str, str]]:
-    """Where a module holds each parameter and buffer: the dict of its layer, the key there, the full name."""
-    slots: list[tuple[dict[str, Any], str, str]] = []
-    for path, layer in module.named_modules():
+def _slots(module: nn.Module) -> dict[str, Slot]:
+    """Where each parameter and buffer of a skeleton hangs, by its name in a state."""
+    found: dict[str, Slot] = {}
+    for prefix, layer in module.named_modules():
         for held in (layer._parameters, layer._buffers):
-            slots += [(held, key, f"{path}.{key}".lstrip(".")) for key, value in held.items() if value is not None]
-    return slots
-
-
-def _last(value: Tensor) -> Tensor:
-    """Images [B, C, H, W] or a convolution's weight, channels innermost in memory: the same numbers, another order."""
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            for key, empty in held.items():
+                if empty is not None:
+                    found[f"{prefix}.{key}" if prefix else key] = (held, key, empty)
+    return found
 
 
 def state_of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> State:

@@ -43,7 +43,7 @@ def build(resolved: Resolved, machine: Machine, device: torch.device) -> tuple[e
     zoo.refuse_small(chosen["model"], shape)
     model = zoo.build(chosen["model"], shape, samples.classes, seed_of(seed, "weights"))
     way = choose_engine(machine.engine, device, model.convolutional)
-    network = Network(model.module, experiment.precision, channels_last(way, device, model, experiment.precision))
+    network = Network(model.module, experiment.precision)
     method = chosen["method"].make()
     if experiment.batchnorm == "local":
         method = LocalStatistics(method)
@@ -141,11 +141,6 @@ def choose_engine(asked: str, device: torch.device, convolutional: bool) -> Lite
     if asked == "loop" or (asked == "auto" and device.type == "cpu" and convolutional):
         return "loop"
     return "vmap"
-
-
-def channels_last(way: str, device: torch.device, model: zoo.Model, precision: str) -> bool:
-    """A fixed rule: convolutions in the loop on a CPU, in the precisions that oneDNN computes; float64 stays as it is."""
-    return way == "loop" and device.type == "cpu" and model.convolutional and precision != "float64"
 
 
 def pick_device(asked: str) -> torch.device:

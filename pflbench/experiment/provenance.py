@@ -43,7 +43,7 @@ def provenance(
         "code": dict(code),
         "device": f"{device.type}: {name}",
         "engine": world.engine,
-        "channels_last": world.network.channels_last,
+        "channels_last": world.engine == "loop" and world.network.channels_last(device),
         "graphs": world.recorder is not None,
         "chunk": world.chunk,
         "threads": world.threads,

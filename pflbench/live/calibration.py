@@ -51,6 +51,12 @@ def measure(experiment: Experiment, machine: Machine, *, batches: int, repeats: 
     work = world.method.work(world.task)
     wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
+    # the personal stage starts from what the generic one has left at the client
+    generic = engine.stage(
+        world, "contribute", world.method.contribute, w, tree.clone(c), np.array([0]), 0, work.contribute
+    )
+    before = {"contribute": c, "personalise": generic[1]}
+
     def seconds(stage: engine.Stage) -> Seconds:
         function, epochs = getattr(world.method, stage), getattr(work, stage)
         charged = epochs * batches * (work.gradients if stage == "contribute" else 1)
@@ -60,7 +66,7 @@ def measure(experiment: Experiment, machine: Machine, *, batches: int, repeats: 
         for round in range(WARM + repeats):
             wait()
             start = time.perf_counter()
-            engine.stage(world, stage, function, w, tree.clone(c), np.array([0]), round, epochs)
+            engine.stage(world, stage, function, w, tree.clone(before[stage]), np.array([0]), round, epochs)
             wait()
             lengths.append((time.perf_counter() - start) / charged)
         kept = np.array(lengths[WARM:])

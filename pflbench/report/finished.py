@@ -69,7 +69,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     figure: str
     scale: str
-    about: str
+    about: str = ""
     seeds: int = Field(ge=1)
     title: str
     category: str

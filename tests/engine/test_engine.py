@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from worlds import SIZES, played, tiny, world
 
 from pflbench.baselines import METHODS
 from pflbench.core import tree
 from pflbench.core.method import Method
-from pflbench.engine import engine, evaluation
+from pflbench.engine import engine, evaluation, task
 from pflbench.engine.captured import SHORTEST, WARM, WHOLE, StageGraph, fold_with
 from pflbench.engine.engine import Federation
+from pflbench.models.zoo import Model, cnn_small
 
 
 def method(name: str) -> Method:
@@ -75,6 +77,46 @@ def test_chunk_changes_nothing_beyond_rounding(chunk):
 def test_threads_change_no_bit(way, precision):
     made = world(method("spectral"), engine=way, precision=precision, chunk=2)
     assert same_bits(played(made), played(replace(made, threads=3)))
+
+
+def test_channels_last_changes_only_rounding_and_no_layout(monkeypatch):
+    """The layout of images on a CPU: the same model to rounding, bits without threads in them, weights as they were."""
+
+    def coloured() -> Model:
+        return cnn_small((3, 8, 8), 3)
+
+    rng = np.random.default_rng(5)
+    made = world(method("ditto"), engine="loop", precision="float32", model=coloured)
+    images = torch.as_tensor(rng.integers(0, 256, (sum(SIZES), 3, 8, 8)), dtype=torch.uint8)
+    made = replace(made, pixels=replace(made.pixels, x=images))
+    seen, convolve = [], functional.conv2d
+
+    def watched(x, *arguments):
+        seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        return convolve(x, *arguments)
+
+    monkeypatch.setattr(functional, "conv2d", watched)
+    fast = played(made)
+    assert seen
+    assert all(seen)
+    assert same_bits(fast, played(replace(made, threads=3)))
+    assert all(leaf.is_contiguous() for leaf in tree.flatten(tuple(fast)).values())
+    monkeypatch.setattr(task, "is_alone", lambda: False)
+    assert distance(fast, engine.start(made)) > 0
+    assert distance(fast, played(made)) < 1e-4
+
+
+def test_a_network_keeps_no_tensor_of_a_call():
+    """Not of one that failed either; and it computes what the module itself does."""
+    made = world(method("fedavg"))
+    x, network, p = made.official.images(torch.arange(5)), made.network, made.task.start
+    with torch.random.fork_rng():
+        module = tiny().module.double()
+    module.load_state_dict(p)
+    assert torch.equal(network.logits(p, x), module(x))
+    with pytest.raises(RuntimeError):
+        network.logits(p, x[:, :, :2])
+    assert all(leaf.is_meta for leaf in network._mine.module.state_dict().values())
 
 
 def test_cohort_order_changes_nothing():
