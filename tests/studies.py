@@ -3,7 +3,8 @@
 from hashlib import sha256
 from pathlib import Path
 
-from pflbench.experiment.experiment import Experiment
+from pflbench.experiment.experiment import MEANING, Experiment
+from pflbench.experiment.record import sealed
 from pflbench.report import claims, figures
 from pflbench.report.finished import Run, Study
 
@@ -98,6 +99,22 @@ def made(label, seed, gm=None, pm=None, setting="even", tested=(100, 100, 100, 1
         },
     }
     return Run(label, setting, record, Path(f"{address}.json"))
+
+
+def stored(run):
+    """The same run as a result that could have been written: every field there, the address its experiment's."""
+    record = run.record
+    address = Experiment.of(record["experiment"]).address
+    made = {"graphs": False, "threads": 1, "deterministic": True, "python": "3.11", "data": "made up", "memory": []}
+    whole = {
+        **record,
+        "address": address,
+        "meaning": MEANING,
+        "clients": {**record["clients"], "validation": []},
+        "curve": {**record["curve"], "generic_validation": None, "personal_validation": None},
+        "provenance": {**record["provenance"], **made},
+    }
+    return Run(run.label, run.setting, sealed(whole), run.path.with_name(f"{address}.json"))
 
 
 def study_of(runs, figure="accuracy", seeds=3):

@@ -122,9 +122,8 @@ class Network:
             x = x.contiguous(memory_format=torch.channels_last)
         slots: dict[str, Slot] = self._mine.slots
         try:  # torch.func.functional_call by hand: a small model's step alone takes a tenth less
-            for name, value in p.items():
-                held, key, _ = slots[name]
-                held[key] = value
+            for name, (held, key, _) in slots.items():
+                held[key] = p[name]
             output: Tensor = self._mine.module(x.to(self._compute))
         finally:  # no tensor of a finished transform stays behind
             for held, key, empty in slots.values():

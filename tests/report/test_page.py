@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from studies import FIGURES, ROOT, folder, rows_of
+from studies import FIGURES, ROOT, folder, rows_of, stored
 
 from pflbench.core.errors import BadInput
 from pflbench.report import claims, figures, page
@@ -23,7 +23,7 @@ def opened(tmp_path_factory, finished):
     shutil.copytree(FIGURES / "accuracy", root / "accuracy", ignore=shutil.ignore_patterns("out"))
     shutil.copy(FIGURES / "claims.yaml", root)
     methods = {"spectral": (0.8, 0.9, 0.7), "ditto": (0.91, 0.92, 0.93), "fedavg": (0.5, 0.6, 0.4)}
-    runs = [run for name, values in methods.items() for run in rows_of(name, values)]
+    runs = [stored(run) for name, values in methods.items() for run in rows_of(name, values)]
     for run in runs:
         path = here / "results" / run.label / f"{run.address}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
