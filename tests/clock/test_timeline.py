@@ -387,7 +387,7 @@ def test_an_unknown_or_broken_fleet_file_is_refused_in_one_clear_line(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     cases = {
-        "ltee": "choose from fibre, homogeneous, lognormal, lte, silo, wifi (did you mean lte?)",
+        "ltee": f"choose from {', '.join(FLEETS.names())} (did you mean lte?)",
         str(tmp_path / "none.yaml"): "cannot be read",
         str(tmp_path / "broken.yaml"): "is not YAML",
         str(tmp_path / "list.yaml"): "must hold `field: value` lines",

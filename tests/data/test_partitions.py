@@ -84,7 +84,7 @@ def test_any_input_is_partitioned_or_refused(scheme, labels, clients, alpha, p, 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_as_many_clients_as_samples_end_with_one_sample_each(scheme):
     labels = np.arange(60) % 6
-    fields = {"shards": {"k": 1}, "iid": {}}.get(scheme, {"minimum": 1})
+    fields = {name: 1 for name in ("k", "minimum") if name in (SCHEMES[scheme].__kwdefaults__ or {})}
     assert [len(part) for part in draw(scheme, fields, 60, labels)] == [1] * 60
 
 
