@@ -95,8 +95,16 @@ def test_a_method_imports_one_thing(path):
 
 READERS = [name for name in NAMES if name.split(".")[0] in ("report", "clock") or name in ("core.measures", "cli")]
 PLANNERS = ["core.registry", "core.files", "core.streams", "data.datasets", "data.partitions", "data.splits"]
-PLANNERS += ["baselines", "engine.memory", "experiment.experiment", "experiment.store", "study.grid", "study.workload"]
-PLANNERS += ["live.rehearsal", "experiment.machine", "experiment.schedules"]
+PLANNERS += [
+    "baselines",
+    "engine.memory",
+    "experiment.experiment",
+    "experiment.store",
+    "study.audit",
+    "study.grid",
+    "study.workload",
+]
+PLANNERS += ["live.rehearsal", "experiment.machine", "experiment.schedules", "study.audit"]
 
 
 @pytest.mark.parametrize("name", [*READERS, *PLANNERS])

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pflbench.core.errors import BadInput
 
@@ -56,12 +56,72 @@ def _held(draft: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Removes the drafts in ``folder`` that no living process writes, here or on another machine."""
     for draft in folder.glob(".*.draft"):
-        number = draft.name.split(".")[-2]
-        if not number.isdigit() or _alive(int(number)):
+        if not left(draft):
             continue
         with suppress(OSError), draft.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.unlink()
+
+
+def left(draft: Path) -> bool:
+    """Whether no living process writes ``draft``."""
+    number = draft.name.split(".")[-2]
+    return number.isdigit() and not _alive(int(number)) and not held(draft)
+
+
+@contextmanager
+def alone(lock: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Holds ``lock``, and removes it afterwards. Calls ``waiting`` once, and waits, where another process holds it.
+
+    The lock goes with the process, however that ends; a file that a killed one left is taken over. Raises BadInput if
+    the file cannot be made.
+    """
+    file = _taken(lock, waiting)
+    try:
+        yield
+    finally:
+        with suppress(OSError), file:
+            lock.unlink(missing_ok=True)
+
+
+def _taken(lock: Path, waiting: Callable[[], object]) -> BinaryIO:
+    told = False
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("ab")
+        except OSError as error:
+            raise BadInput("lock", lock, f"cannot be written: {error.strerror or error}") from None
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waiting()
+                told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except FileNotFoundError:  # who held it has removed it
+            pass
+        except OSError:  # a file system without locks
+            return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def held(lock: Path) -> bool:
+    """Whether a living process holds ``lock``."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _alive(process: int) -> bool:

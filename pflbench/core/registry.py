@@ -88,6 +88,14 @@ class Kind:
         if name.endswith(self.suffixes):
             return self.open(Path(name))
         if pick(name, self.names(), self.noun) in self.own():
+            if name in plugins(self.group):  # which of the two was meant?
+                installed = plugins(self.group)[name].value
+                raise BadInput(
+                    self.noun,
+                    name,
+                    f"is the name of the installed plug-in {installed} and of pflbench's own; "
+                    "rename or uninstall the plug-in",
+                )
             return self.load(name)
         point = plugins(self.group)[name]
         try:

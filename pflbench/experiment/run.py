@@ -85,19 +85,44 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
     resolved = resolve(experiment, machine.data_root)
     experiment = resolved.experiment
     path = store.result_path(machine.results, experiment.method.name, experiment.address)
-    kept, checkpoint = path.with_suffix(".safetensors"), store.checkpoint_path(path)
-    name, code, other = f"{experiment.method.name} {experiment.address}", code_of(experiment), list[str]()
-    if path.exists():
-        found = store.load(path)
-        other = changed(found)
-        if not other and (kept.exists() or not machine.keep_models):
-            store.tidy(path)
-            return Outcome(found, path, cached=True)
-        if other:
-            say(f"{name} was run by other code ({', '.join(other)} changed since); it is run again")
-    device = pick_device(machine.device)
-    world, samples = build(resolved, machine, device)
+    found, _ = stored(experiment, machine, path)
+    if found is not None:
+        store.tidy(path)
+        return found
+    world, samples = build(resolved, machine, pick_device(machine.device))
     store.writable(machine.results)
+    name = f"{experiment.method.name} {experiment.address}"
+    with files.alone(store.lock_path(path), lambda: say(f"{name} is being run by another process; waiting for it")):
+        found, others = stored(experiment, machine, path)  # what was waited for
+        if found is not None:
+            return found
+        if others:
+            say(f"{name} was run by other code ({', '.join(others)} changed since); it is run again")
+        return compute(experiment, machine, watch, world, samples, path, bool(others))
+
+
+def stored(experiment: Experiment, machine: Machine, path: Path) -> tuple[Outcome | None, list[str]]:
+    """What lies at ``path``, if it is all that is asked for; the files of ours that have changed since it was made."""
+    if not path.exists():
+        return None, []
+    found = store.load(path)
+    others = changed(found)
+    if others or (machine.keep_models and not path.with_suffix(".safetensors").exists()):
+        return None, others
+    return Outcome(found, path, cached=True), []
+
+
+def compute(
+    experiment: Experiment,
+    machine: Machine,
+    watch: Callable[[Progress], None],
+    world: engine.World,
+    samples: Samples,
+    path: Path,
+    replaces: bool,
+) -> Outcome:
+    """Plays the rounds that are not done yet and publishes the result at ``path``. replaces: one of other code there."""
+    kept, checkpoint, code = path.with_suffix(".safetensors"), store.checkpoint_path(path), code_of(experiment)
     federation, journal, done = engine.start(world), Journal(), 0
     if checkpoint.exists():
         federation, journal, done = go_on(federation, journal, checkpoint, experiment, code)
@@ -133,7 +158,7 @@ def run(experiment: Experiment, machine: Machine, watch: Callable[[Progress], No
     journal.seconds += time.monotonic() - began
     record = make_record(experiment, machine, world, samples, federation, journal, code)
     store.publish(path, record)
-    if other:
+    if replaces:
         store.forget_derived(path)
     checkpoint.unlink(missing_ok=True)
     if machine.keep_models:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pflbench.core.errors import BadInput
+from pflbench.core.files import alone, sweep
 from pflbench.core.files import publish as publish_file
-from pflbench.core.files import sweep
 from pflbench.core.measures import Record
 from pflbench.core.reading import clean, read_json
 from pflbench.experiment.record import check
@@ -25,11 +25,23 @@ def checkpoint_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.checkpoint")
 
 
+def lock_path(path: Path) -> Path:
+    """What a process holds while it computes the result at ``path``."""
+    return path.with_name(f".{path.stem}.lock")
+
+
 def tidy(path: Path) -> None:
-    """Removes what a killed run left beside the result at ``path``: its checkpoint, and drafts that no process writes."""
-    with suppress(OSError):  # a folder that is only read is as tidy as it can be
+    """Removes what a killed run left beside the result at ``path``: checkpoint, lock, and drafts that no process writes."""
+    checkpoint, lock = checkpoint_path(path), lock_path(path)
+    with suppress(OSError, BadInput):  # a folder that is only read is as tidy as it can be
         sweep(path.parent)
-        checkpoint_path(path).unlink(missing_ok=True)
+        if checkpoint.exists() or lock.exists():
+            with alone(lock, _busy):
+                checkpoint.unlink(missing_ok=True)
+
+
+def _busy() -> None:
+    raise BadInput("lock", "", "is another process's")
 
 
 def forget_derived(path: Path) -> None:

@@ -104,8 +104,8 @@ def test_a_file_that_cannot_be_run_is_one_line(tmp_path, broken, monkeypatch):
     assert digest("./mine.py")  # once mended, it is found
 
 
-def install(monkeypatch, request, folder, value):
-    point = EntryPoint(name="theirs", value=value, group="pflbench.methods")
+def install(monkeypatch, request, folder, value, name="theirs"):
+    point = EntryPoint(name=name, value=value, group="pflbench.methods")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
     monkeypatch.syspath_prepend(folder)
     for cached in (registry.plugins, registry.package_digest):
@@ -125,6 +125,23 @@ def test_an_installed_plug_in_is_identified_by_its_whole_package(tmp_path, monke
     assert digest("theirs") == first  # this process has run the old code
     registry.package_digest.cache_clear()  # another one
     assert digest("theirs") != first
+
+
+def test_an_installed_plug_in_with_a_name_of_ours_is_told_and_neither_is_taken(tmp_path, monkeypatch, request):
+    """It was ignored without a word: who had installed it got our numbers."""
+    write(tmp_path)
+    install(monkeypatch, request, tmp_path, "mine", name="ditto")
+    line = "method = ditto: is the name of the installed plug-in mine and of pflbench's own; rename or uninstall the plug-in"
+    with pytest.raises(BadInput) as told:
+        METHODS.find("ditto")
+    assert str(told.value) == line
+    outcome = CliRunner().invoke(main, ["run", "--method", "ditto", "--results", str(tmp_path / "results")])
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (2, "", f"pflbench: {line}\n")
+    assert not (tmp_path / "results").exists()
+    assert METHODS.find("fedavg").digest is None  # nobody else is concerned
+    listed = CliRunner().invoke(main, ["list", "methods"])
+    assert (listed.exit_code, listed.stderr) == (0, f"pflbench: {line}\n")
+    assert "fedavg" in listed.stdout
 
 
 @pytest.mark.parametrize("broken", ["raise SystemExit(0)", "1 / 0", "("])
