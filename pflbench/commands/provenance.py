@@ -106,8 +106,13 @@ def verify(address: str | None, count: int | None, seed: int, **given: Any) -> N
     wrong = 0
     for path in paths:
         record = store.load(path)
-        differences = again(record, Machine(**given))
         name = f"{record['experiment']['method']['name']} {record['address']}"
+        try:
+            differences = again(record, Machine(**given))
+        except BadInput as error:
+            click.echo(f"{name}: cannot be run again: {error}")
+            wrong += 1
+            continue
         click.echo(f"{name}: identical" if not differences else f"{name}: {len(differences)} numbers differ")
         for line in differences[:5]:
             click.echo(f"  {line}")

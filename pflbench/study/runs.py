@@ -122,11 +122,21 @@ def _mean_bands(world: engine.World, federation: engine.Federation, permuted: bo
 
 
 def verify(record: measures.Record, machine: Machine) -> list[str]:
-    """What differs, provenance aside, when ``record`` is run again on this machine: one line each, none if identical."""
-    made = record["provenance"]
+    """What differs, provenance aside, when ``record`` is run again on this machine: one line each, none if identical.
+
+    Raises BadInput for a record of an experiment that had fewer fields than it has now: it cannot be run again as it was.
+    """
+    made, experiment = record["provenance"], Experiment.of(record["experiment"])
+    now = resolve(experiment, machine.data_root).experiment
+    if now.address != record["address"]:
+        known = record["experiment"]["method"]["fields"]
+        added = ", ".join(f"{name}={value}" for name, value in now.method.fields.items() if name not in known)
+        raise BadInput(
+            "result", record["address"], f"made before {added or 'other fields'} were fields: it is another now"
+        )
     with tempfile.TemporaryDirectory() as folder:
         same = replace(machine, results=Path(folder), engine=made["engine"], chunk=made["chunk"], keep_models=False)
-        again = run(Experiment.of(record["experiment"]), same).record
+        again = run(experiment, same).record
     old, new = ({**each, "provenance": None, "seal": None} for each in (record, again))
     return list(_differences(old, new))
 

@@ -114,3 +114,14 @@ def test_the_workflow_holds_together(copy):
     assert re.search(r"^report_page +1$", told, re.MULTILINE)
     assert manifests
     assert not any(path.exists() for path in manifests)  # a dry run changes nothing
+
+
+def test_a_result_of_an_experiment_that_has_more_fields_now_is_not_verified_as_another():
+    """Committed results of spectral from before its layout was a field."""
+    old = next(path for path in sorted((ROOT / "results" / "reference" / "spectral").glob("*.json")))
+    if "layout" in json.loads(old.read_text())["experiment"]["method"]["fields"]:
+        pytest.skip("the committed results have been made again")
+    done = CliRunner().invoke(main, ["verify", old.stem, "--results", str(ROOT / "results" / "reference")])
+    assert done.exit_code == 1
+    assert "cannot be run again" in done.output
+    assert "layout=vector" in done.output
